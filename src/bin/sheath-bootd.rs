@@ -1,0 +1,3 @@
+//! sheath-bootd.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! sheath.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! sheathd.
+
+fn main() {}

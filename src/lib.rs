@@ -1,0 +1,1 @@
+//! Sheath turns a Linux storage box into a blade appliance.

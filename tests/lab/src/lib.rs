@@ -1,0 +1,1 @@
+//! The lab: guests for the tests (an appliance, blades, the cables between them).
