@@ -1,0 +1,23 @@
+//! The nouns: what the agent talks about, each identity a type of its own, parsed once at the edge.
+//!
+//! Nothing here does anything: no I/O, no clock, no policy. LIO's and LVM's own words are used for their things.
+
+mod blade;
+mod bytes;
+mod iqn;
+mod lio;
+mod mac;
+mod names;
+mod profile;
+mod secret;
+mod volume;
+
+pub use blade::{BladeId, Firmware, Hardware, Slot};
+pub use bytes::Bytes;
+pub use iqn::Iqn;
+pub use lio::{Backstore, Chap, Export, NopIn, Portal};
+pub use mac::Mac;
+pub use names::{Hostname, ImageName, LvName, PortName, VgName};
+pub use profile::{DiskGuid, ExtraPartition, Layout, PartitionKind, Seed};
+pub use secret::{Credentials, Secret};
+pub use volume::{PoolUsage, Role, Tag, Volume, VolumeId, VolumeState};
