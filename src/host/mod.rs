@@ -1,0 +1,45 @@
+//! Every effect on the machine, behind one trait.
+//!
+//! [`Host`] answers what exists and makes one step true. Behaviour belongs in `policy` and `plan`; what is below here
+//! only carries it out. `live` joins the real rooms (configfs, LVM, netlink, udev, disk); `sim` is a small model of them
+//! for tests and fault injection.
+
+mod observed;
+
+pub use observed::{
+    AuthState, MapState, ObservedAcl, ObservedBackstore, ObservedExport, ObservedTarget, Session,
+    SessionKind, TargetSummary, Volumes,
+};
+
+use crate::{
+    error::Result,
+    model::{Iqn, VolumeId},
+    plan::{Changed, Step},
+};
+
+/// What the agent needs from the machine.
+pub trait Host: Send + Sync {
+    /// Returns all volumes of ours and the pool's usage: one LVM report, whatever their number.
+    ///
+    /// # Errors
+    /// The LVM command's failure; a failed report is never an empty one.
+    fn volumes(&self) -> Result<Volumes>;
+
+    /// Returns what LIO holds for one blade's disk. Costs the same with 1 or 2,000 blades.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`](crate::error::Kind::Missing) where configfs or LIO's modules are not there.
+    fn export(&self, target: &Iqn, volume: VolumeId) -> Result<ObservedExport>;
+
+    /// Returns all targets of this machine, ours and foreign.
+    ///
+    /// # Errors
+    /// As [`Host::export`].
+    fn targets(&self) -> Result<Vec<TargetSummary>>;
+
+    /// Makes one step true.
+    ///
+    /// # Errors
+    /// The step's failure; what it had changed until then stays and is found by the next observation.
+    fn run(&self, step: &Step) -> Result<Changed>;
+}

@@ -1,0 +1,145 @@
+//! What the machine has, as read back: never mixed up with what should be (`policy`), compared in `plan`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Iqn, LvName, PoolUsage, Portal, Volume};
+
+/// All volumes of ours in the pool's volume group, by name.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Volumes {
+    /// Ours, by the name of the logical volume.
+    pub volumes: BTreeMap<LvName, Volume>,
+    /// The pool's fill.
+    pub pool: PoolUsage,
+}
+
+/// A backstore as configfs shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedBackstore {
+    /// Whether it is enabled (`enable` reads 1).
+    pub enabled: bool,
+    /// The device, from `udev_path`.
+    pub device: PathBuf,
+    /// The `vpd_unit_serial`.
+    pub serial: String,
+    /// Whether every attribute of our profile that this device supports has our value.
+    pub profile: bool,
+}
+
+/// Whose credentials an ACL holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuthState {
+    /// None are set.
+    Unset,
+    /// Ours, one-way.
+    OneWay,
+    /// Ours, mutual.
+    Mutual,
+    /// Something else.
+    Foreign,
+}
+
+/// The state of an ACL's mapped LUN 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MapState {
+    /// Not mapped.
+    Missing,
+    /// Mapped and writable.
+    Mapped,
+    /// The link is there and dead: its LUN was unlinked below it (`write_protect` reads empty), or it is read-only.
+    Broken,
+}
+
+/// An ACL as configfs shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedAcl {
+    /// CHAP.
+    pub auth: AuthState,
+    /// Mapped LUN 0.
+    pub map: MapState,
+    /// `nopin_timeout` in seconds.
+    pub nopin_timeout: u32,
+    /// The session that `info` shows, if one is there.
+    pub session: Option<Session>,
+}
+
+/// A target (its one TPG) as configfs shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedTarget {
+    /// Whether the TPG is enabled.
+    pub enabled: bool,
+    /// Whether every attribute of our profile has our value.
+    pub profile: bool,
+    /// The backstore that LUN 0 is linked to: its name and HBA number.
+    pub lun: Option<(String, u32)>,
+    /// ACLs by initiator name, ours or not.
+    pub acls: BTreeMap<String, ObservedAcl>,
+    /// Portals.
+    pub portals: BTreeSet<Portal>,
+}
+
+/// What LIO holds for one blade's disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedExport {
+    /// The backstore, if it is there.
+    pub backstore: Option<ObservedBackstore>,
+    /// The target, if it is there.
+    pub target: Option<ObservedTarget>,
+}
+
+/// Who is logged in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SessionKind {
+    /// The firmware's initiator.
+    Ipxe,
+    /// The operating system's: its ISID starts with Open-iSCSI's `00 02 3d`.
+    Os,
+}
+
+/// A session of an initiator with a target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// The initiator's name as it sent it.
+    pub initiator: String,
+    /// Where it comes from.
+    pub address: Option<IpAddr>,
+    /// iPXE or the operating system, by the ISID.
+    pub kind: SessionKind,
+    /// LIO's session id, new at each login.
+    pub id: u32,
+}
+
+/// One line of `sheath targets`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetSummary {
+    /// The target's name, as text: a foreign one may be anything.
+    pub target: String,
+    /// Whether it carries our mark.
+    pub ours: bool,
+    /// Whether any of its TPGs is enabled.
+    pub enabled: bool,
+    /// The devices of its LUNs.
+    pub devices: Vec<PathBuf>,
+    /// The initiators that it admits.
+    pub initiators: Vec<String>,
+    /// Its portals, as configfs spells them.
+    pub portals: Vec<String>,
+    /// Who is logged in.
+    pub sessions: Vec<Session>,
+}
+
+impl ObservedTarget {
+    /// Returns the session of this initiator, if it is logged in.
+    pub fn session_of(&self, initiator: &Iqn) -> Option<&Session> {
+        self.acls.get(initiator.as_str())?.session.as_ref()
+    }
+}

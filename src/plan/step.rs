@@ -1,0 +1,239 @@
+//! Steps: what a plan is made of. Each says a result ("LUN 0 of T is B"), not an action, and is plain data.
+//!
+//! A step holds everything that its execution needs except secrets, which the host derives; running it twice is the
+//! same as running it once.
+
+use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    Backstore, Bytes, Chap, ImageName, Iqn, Layout, NopIn, PortName, Portal, Seed, Tag, VolumeId,
+};
+
+/// One idempotent step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "kebab-case")]
+pub enum Step {
+    /// The bridge exists, is up and has this address.
+    Bridge {
+        /// Its name.
+        bridge: PortName,
+        /// The appliance's address on it, with the prefix length.
+        address: (Ipv4Addr, u8),
+    },
+    /// A slot's port is up and a port of the bridge.
+    Port {
+        /// The slot's interface.
+        port: PortName,
+        /// The bridge.
+        bridge: PortName,
+        /// Whether the ports are isolated from each other.
+        isolated: bool,
+    },
+    /// The volume is a thin snapshot of the image, of this size, tagged, active.
+    Clone {
+        /// The clone.
+        volume: VolumeId,
+        /// The golden image.
+        image: ImageName,
+        /// Its size; never smaller than the image.
+        size: Bytes,
+        /// Its tags, `sheath.making` among them.
+        tags: Vec<Tag>,
+    },
+    /// Device-mapper has the volume.
+    Activate {
+        /// The clone.
+        volume: VolumeId,
+    },
+    /// The volume's GPT fits its size and has this layout, with room for the seed.
+    Partition {
+        /// The clone.
+        volume: VolumeId,
+        /// GUID and extra partitions.
+        layout: Layout,
+    },
+    /// The volume's `CIDATA` partition holds this seed.
+    Seed {
+        /// The clone.
+        volume: VolumeId,
+        /// Identity for cloud-init.
+        seed: Seed,
+    },
+    /// The volume has these tags and lacks those.
+    Tag {
+        /// The clone.
+        volume: VolumeId,
+        /// Tags that it has afterwards.
+        add: Vec<Tag>,
+        /// Tags that it has no more.
+        remove: Vec<Tag>,
+    },
+    /// The volume is gone.
+    RemoveVolume {
+        /// The clone.
+        volume: VolumeId,
+    },
+    /// udev knows whose disk the volume is: properties set, links made.
+    Announce {
+        /// The clone.
+        volume: VolumeId,
+        /// `SHEATH_…` properties; empty takes them away.
+        properties: BTreeMap<String, String>,
+    },
+    /// The backstore exists, is enabled, and has our profile of attributes.
+    Backstore {
+        /// Device, name, serial.
+        backstore: Backstore,
+    },
+    /// The target and its TPG exist with our profile of attributes, not necessarily enabled.
+    Target {
+        /// The target.
+        target: Iqn,
+    },
+    /// LUN 0 of the target is the backstore.
+    Lun {
+        /// The target.
+        target: Iqn,
+        /// The disk.
+        backstore: Backstore,
+    },
+    /// The target has an ACL for this initiator, with its CHAP and timeouts.
+    Acl {
+        /// The target.
+        target: Iqn,
+        /// The initiator.
+        initiator: Iqn,
+        /// The disk that the credentials are derived for.
+        volume: VolumeId,
+        /// One-way or mutual.
+        chap: Chap,
+        /// Pings.
+        nopin: NopIn,
+    },
+    /// The initiator's mapped LUN 0 is the target's LUN 0, writable.
+    MapLun {
+        /// The target.
+        target: Iqn,
+        /// The initiator.
+        initiator: Iqn,
+    },
+    /// The target is reached at this portal.
+    Portal {
+        /// The target.
+        target: Iqn,
+        /// Address and port.
+        portal: Portal,
+    },
+    /// The TPG is enabled.
+    Enable {
+        /// The target.
+        target: Iqn,
+    },
+    /// The TPG is disabled: its sessions are gone.
+    Disable {
+        /// The target.
+        target: Iqn,
+    },
+    /// The ACL is gone, its mapped LUN with it.
+    RemoveAcl {
+        /// The target.
+        target: Iqn,
+        /// The initiator.
+        initiator: String,
+    },
+    /// The target is gone with all below it. It has been disabled before.
+    RemoveTarget {
+        /// The target.
+        target: Iqn,
+    },
+    /// The backstore and its HBA are gone.
+    RemoveBackstore {
+        /// The clone that it exported.
+        volume: VolumeId,
+    },
+}
+
+/// Whether a step had anything to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Changed {
+    /// It made it so.
+    Changed,
+    /// It was so already.
+    AlreadyTrue,
+}
+
+impl Changed {
+    /// Returns [`Changed::Changed`] where `changed`.
+    pub fn from_bool(changed: bool) -> Self {
+        if changed { Self::Changed } else { Self::AlreadyTrue }
+    }
+}
+
+impl Step {
+    /// Returns the blade's console's word for the step: short, for somebody who waits.
+    pub fn console_word(&self) -> &'static str {
+        match self {
+            Self::Bridge { .. } | Self::Port { .. } => "preparing network",
+            Self::Clone { .. } | Self::Activate { .. } => "preparing disk",
+            Self::Partition { .. } => "partitioning disk",
+            Self::Seed { .. } | Self::Tag { .. } | Self::Announce { .. } => "naming disk",
+            Self::Backstore { .. }
+            | Self::Target { .. }
+            | Self::Lun { .. }
+            | Self::Acl { .. }
+            | Self::MapLun { .. }
+            | Self::Portal { .. }
+            | Self::Enable { .. } => "preparing target",
+            Self::RemoveVolume { .. }
+            | Self::Disable { .. }
+            | Self::RemoveAcl { .. }
+            | Self::RemoveTarget { .. }
+            | Self::RemoveBackstore { .. } => "removing disk",
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bridge { bridge, address: (ip, prefix) } => {
+                write!(f, "bridge '{bridge}' is up with {ip}/{prefix}")
+            }
+            Self::Port { port, bridge, isolated } => {
+                let how = if *isolated { "an isolated" } else { "a" };
+                write!(f, "'{port}' is {how} port of '{bridge}'")
+            }
+            Self::Clone { volume, image, size, .. } => {
+                write!(f, "volume '{volume}' is a clone of '{image}' of {}", size.human())
+            }
+            Self::Activate { volume } => write!(f, "volume '{volume}' is active"),
+            Self::Partition { volume, layout } => {
+                write!(f, "volume '{volume}' is partitioned as disk {}", layout.guid)
+            }
+            Self::Seed { volume, seed } => {
+                write!(f, "volume '{volume}' carries the seed of '{}'", seed.hostname)
+            }
+            Self::Tag { volume, add, remove } => {
+                write!(f, "volume '{volume}' is tagged")?;
+                add.iter().try_for_each(|tag| write!(f, " +{tag}"))?;
+                remove.iter().try_for_each(|tag| write!(f, " -{tag}"))
+            }
+            Self::RemoveVolume { volume } => write!(f, "volume '{volume}' is gone"),
+            Self::Announce { volume, .. } => write!(f, "udev knows whose disk volume '{volume}' is"),
+            Self::Backstore { backstore } => write!(f, "backstore '{}' is enabled", backstore.name()),
+            Self::Target { target } => write!(f, "target '{target}' exists"),
+            Self::Lun { target, backstore } => write!(f, "LUN 0 of '{target}' is '{}'", backstore.name()),
+            Self::Acl { target, initiator, .. } => write!(f, "'{target}' admits '{initiator}'"),
+            Self::MapLun { target, initiator } => write!(f, "LUN 0 of '{target}' is mapped to '{initiator}'"),
+            Self::Portal { target, portal } => write!(f, "'{target}' is reached at {portal}"),
+            Self::Enable { target } => write!(f, "'{target}' is enabled"),
+            Self::Disable { target } => write!(f, "'{target}' is disabled"),
+            Self::RemoveAcl { target, initiator } => write!(f, "'{target}' does not admit '{initiator}'"),
+            Self::RemoveTarget { target } => write!(f, "target '{target}' is gone"),
+            Self::RemoveBackstore { volume } => write!(f, "backstore of volume '{volume}' is gone"),
+        }
+    }
+}
