@@ -1,0 +1,150 @@
+//! The control API's words: requests, replies, and where they live in HTTP.
+//!
+//! | method and path | request | reply |
+//! |---|---|---|
+//! | `GET /v1/status` | [`Request::Status`] | [`Reply::Status`] |
+//! | `GET /v1/blades` | [`Request::Blades`] | [`Reply::Blades`] |
+//! | `GET /v1/images` | [`Request::Images`] | [`Reply::Images`] |
+//! | `GET /v1/targets` | [`Request::Targets`] | [`Reply::Targets`] |
+//! | `GET /v1/plan` | [`Request::Plan`] | [`Reply::Plan`] |
+//! | `POST /v1/blades/{slot}/install` | [`Request::Install`] | [`Reply::Accepted`] |
+//! | `POST /v1/blades/{slot}/release` | [`Request::Release`] | [`Reply::Accepted`] |
+//! | `POST /v1/blades/{slot}/move` | [`Request::Move`] | [`Reply::Accepted`] |
+//! | `POST /v1/images` | [`Request::Import`] | [`Reply::Accepted`] |
+//! | `GET /v1/images/{name}/import` | [`Request::ImportProgress`] | [`Reply::ImportProgress`] |
+//! | `POST /v1/images/{name}/publish` | [`Request::Publish`] | [`Reply::Accepted`] |
+//! | `DELETE /v1/images/{name}` | [`Request::RemoveImage`] | [`Reply::Accepted`] |
+//! | `POST /v1/reload` | [`Request::Reload`] | [`Reply::Accepted`] |
+//! | `GET /v1/events` | – | a stream of server-sent events, each an [`EventView`] |
+//!
+//! A refusal is an HTTP status of 4xx or 5xx with a [`Refusal`] as its body.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Error, Kind},
+    model::{BladeId, ImageName, Slot},
+    status::{BladeView, EventView, ImageView, ImportProgress, PlanView, Status, Targets},
+};
+
+/// Where the operator's socket is.
+pub const SOCKET: &str = "/run/sheath/control.sock";
+
+/// One request of an operator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case")]
+pub enum Request {
+    /// How the agent is.
+    Status,
+    /// All blades.
+    Blades,
+    /// All images.
+    Images,
+    /// All targets of the machine, ours and foreign.
+    Targets,
+    /// What would be changed now.
+    Plan,
+    /// Give the blade in this slot a disk made from the image.
+    Install {
+        /// The slot.
+        slot: Slot,
+        /// The image.
+        image: ImageName,
+        /// Consent to delete the disk that it has.
+        replace: bool,
+    },
+    /// Take the disk of the slot's blade away: its target goes; the volume is deleted.
+    Release {
+        /// The slot.
+        slot: Slot,
+    },
+    /// Bind the disk of this blade to the slot that the blade is in now.
+    Move {
+        /// The slot.
+        slot: Slot,
+        /// The blade.
+        blade: BladeId,
+    },
+    /// Import an image.
+    Import(ImportRequest),
+    /// How far the import of this image is.
+    ImportProgress {
+        /// The image.
+        name: ImageName,
+    },
+    /// Publish an image, or take it back.
+    Publish {
+        /// The image.
+        name: ImageName,
+        /// Whether it may be chosen from now on.
+        published: bool,
+    },
+    /// Remove an image that no disk came from.
+    RemoveImage {
+        /// The image.
+        name: ImageName,
+    },
+    /// Read the configuration again.
+    Reload,
+}
+
+/// What to import.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportRequest {
+    /// The new image's name.
+    pub name: ImageName,
+    /// An absolute path, or an http or https URL.
+    pub source: String,
+    /// Whether it may be chosen at once.
+    pub publish: bool,
+}
+
+/// The answer to a request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Reply {
+    /// [`Request::Status`].
+    Status(Box<Status>),
+    /// [`Request::ImportProgress`].
+    ImportProgress(ImportProgress),
+    /// [`Request::Blades`].
+    Blades(Vec<BladeView>),
+    /// [`Request::Images`].
+    Images(Vec<ImageView>),
+    /// [`Request::Targets`].
+    Targets(Targets),
+    /// [`Request::Plan`].
+    Plan(Vec<PlanView>),
+    /// Whatever was asked for is accepted; events tell how it goes on.
+    Accepted {
+        /// For people.
+        message: String,
+    },
+}
+
+/// Why a request was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// For scripts.
+    pub kind: Kind,
+    /// For people: the error's chain.
+    pub message: String,
+}
+
+impl From<&Error> for Refusal {
+    fn from(error: &Error) -> Self {
+        Self { kind: error.kind(), message: error.chain() }
+    }
+}
+
+/// What stands behind the server: the daemon, or a stand-in in a test.
+pub trait Backend: Clone + Send + Sync + 'static {
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// The refusal, told to the client with its kind.
+    fn ask(&self, request: Request) -> impl Future<Output = Result<Reply, Error>> + Send;
+
+    /// Returns the recent events and a receiver for the ones to come.
+    fn events(&self) -> (Vec<EventView>, tokio::sync::broadcast::Receiver<EventView>);
+}
