@@ -1,1 +1,10 @@
 //! Sheath turns a Linux storage box into a blade appliance.
+
+pub mod boot;
+pub mod config;
+pub mod control;
+pub mod error;
+pub mod host;
+pub mod model;
+pub mod plan;
+pub mod status;
