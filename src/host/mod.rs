@@ -4,6 +4,8 @@
 //! only carries it out. `live` joins the real rooms (configfs, LVM, netlink, udev, disk); `sim` is a small model of them
 //! for tests and fault injection.
 
+pub mod cmd;
+pub mod file;
 mod observed;
 
 pub use observed::{

@@ -1,0 +1,289 @@
+//! The one place where processes are started.
+//!
+//! Every tool is named in one table, by absolute path; each run has a deadline, `LC_ALL=C`, an argument list (never a
+//! shell) and a process group of its own, so that a tool that hangs goes with all its children. What the output means is
+//! for the callers.
+
+use std::{
+    ffi::{OsStr, OsString},
+    io::{Read, Write},
+    os::unix::process::CommandExt,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+
+use crate::error::{Context, Error, Kind, Result};
+
+/// A tool that we run. The table holds its path, and the Debian package that carries it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tool {
+    /// LVM.
+    Lvm,
+    /// systemd's control.
+    Systemctl,
+    /// Starts a sandboxed child as a transient unit.
+    SystemdRun,
+    /// Detaches and lists loop devices.
+    Losetup,
+    /// Probes a disk for anything on it.
+    Blkid,
+    /// Lists what is on a disk.
+    Lsblk,
+    /// Fetches an image from a URL, in a sandboxed child.
+    Curl,
+    /// Asks udev to look again, and waits for it.
+    Udevadm,
+}
+
+/// Tool, path, Debian package.
+const TOOLS: [(Tool, &str, &str); 8] = [
+    (Tool::Lvm, "/usr/sbin/lvm", "lvm2"),
+    (Tool::Systemctl, "/usr/bin/systemctl", "systemd"),
+    (Tool::SystemdRun, "/usr/bin/systemd-run", "systemd"),
+    (Tool::Losetup, "/usr/sbin/losetup", "mount"),
+    (Tool::Blkid, "/usr/sbin/blkid", "util-linux"),
+    (Tool::Lsblk, "/usr/bin/lsblk", "util-linux"),
+    (Tool::Curl, "/usr/bin/curl", "curl"),
+    (Tool::Udevadm, "/usr/bin/udevadm", "udev"),
+];
+
+impl Tool {
+    /// Returns the tool's absolute path.
+    pub fn path(self) -> &'static str {
+        self.row().1
+    }
+
+    /// Returns the Debian package that carries the tool, for error messages.
+    pub fn package(self) -> &'static str {
+        self.row().2
+    }
+
+    fn row(self) -> &'static (Tool, &'static str, &'static str) {
+        TOOLS.iter().find(|row| row.0 == self).expect("a test walks the table")
+    }
+}
+
+/// One run of a tool.
+#[derive(Debug, Clone)]
+pub struct Cmd {
+    program: OsString,
+    args: Vec<OsString>,
+    envs: Vec<(&'static str, OsString)>,
+    stdin: Vec<u8>,
+    timeout: Duration,
+}
+
+/// What a tool said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error, as text.
+    pub stderr: String,
+}
+
+/// What the threads that look after a child have to say.
+enum Told {
+    Chunk(Vec<u8>),
+    Errors(String),
+    Exit(std::io::Result<ExitStatus>),
+}
+
+/// Longest part of standard error that an error message carries.
+const STDERR_SHOWN: usize = 2000;
+
+impl Cmd {
+    /// Returns a run of the tool; it must end within `timeout`.
+    pub fn new(tool: Tool, timeout: Duration) -> Self {
+        Self { program: tool.path().into(), args: vec![], envs: vec![], stdin: vec![], timeout }
+    }
+
+    /// Adds one argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets an environment variable. All others but `PATH` and `LC_ALL` are gone.
+    #[must_use]
+    pub fn env(mut self, key: &'static str, value: impl AsRef<OsStr>) -> Self {
+        self.envs.push((key, value.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets what the tool reads from its standard input: for what must not stand in its arguments.
+    #[must_use]
+    pub fn stdin(mut self, bytes: Vec<u8>) -> Self {
+        self.stdin = bytes;
+        self
+    }
+
+    /// Runs the tool and returns its output.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] where the tool is not installed, [`Kind::Timeout`] where it had to be killed with its whole
+    /// process group, [`Kind::Failed`] where it ended with another status than 0; the text carries command, status and
+    /// standard error.
+    pub fn run(self) -> Result<Output> {
+        let mut stdout = vec![];
+        let stderr = self.run_streaming(|chunk| stdout.extend_from_slice(chunk))?;
+        Ok(Output { stdout, stderr })
+    }
+
+    /// Runs the tool, hands over its standard output as it comes, and returns its standard error.
+    ///
+    /// # Errors
+    /// As [`Cmd::run`].
+    pub fn run_streaming(self, mut on_output: impl FnMut(&[u8])) -> Result<String> {
+        let mut child = self.spawn()?;
+        let group = Pid::from_raw(i32::try_from(child.id()).expect("a process id fits"));
+        let (tell, told) = mpsc::channel();
+        let helpers = attend(&mut child, self.stdin.clone(), &tell);
+        let waiter = thread::spawn(move || tell.send(Told::Exit(child.wait())).unwrap_or(()));
+        let deadline = std::time::Instant::now() + self.timeout;
+        let (mut status, mut stderr) = (None, String::new());
+        // The channel closes when the tool has ended and all its pipes are closed.
+        loop {
+            match told.recv_timeout(deadline.saturating_duration_since(std::time::Instant::now())) {
+                Ok(Told::Chunk(bytes)) => on_output(&bytes),
+                Ok(Told::Errors(text)) => stderr = text,
+                Ok(Told::Exit(result)) => status = Some(result),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    // Threads are left to end by themselves: a child in D state cannot be waited for.
+                    let _ = killpg(group, Signal::SIGKILL);
+                    let seconds = self.timeout.as_secs_f32();
+                    return Err(Error::new(
+                        Kind::Timeout,
+                        format!("run {self}: no end after {seconds} s, killed"),
+                    ));
+                }
+            }
+        }
+        helpers.into_iter().chain([waiter]).for_each(|helper| helper.join().unwrap_or(()));
+        self.judge(status, stderr)
+    }
+
+    fn spawn(&self) -> Result<Child> {
+        #[allow(clippy::disallowed_methods, reason = "this is the one place")]
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.args)
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("LC_ALL", "C")
+            .envs(self.envs.iter().map(|(key, value)| (key, value)))
+            .process_group(0)
+            .stdin(if self.stdin.is_empty() { Stdio::null() } else { Stdio::piped() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command.spawn().attempt(|| {
+            let program = self.program.to_string_lossy();
+            let package = TOOLS.iter().find(|row| OsStr::new(row.1) == self.program).map_or("", |row| row.2);
+            format!("start '{program}' (Debian package {package})")
+        })
+    }
+
+    fn judge(&self, status: Option<std::io::Result<ExitStatus>>, stderr: String) -> Result<String> {
+        let status =
+            status.expect("the channel closes after the exit").attempt(|| format!("wait for {self}"))?;
+        if status.success() {
+            return Ok(stderr);
+        }
+        let from = stderr.len().saturating_sub(STDERR_SHOWN);
+        let tail = stderr.get(from..).unwrap_or(&stderr).trim().replace('\n', "; ");
+        Err(Error::new(Kind::Failed, format!("run {self}: {status}: {tail}")))
+    }
+}
+
+/// Starts the threads that feed the child and listen to it.
+fn attend(child: &mut Child, input: Vec<u8>, tell: &mpsc::Sender<Told>) -> Vec<JoinHandle<()>> {
+    let mut helpers = vec![];
+    if let Some(mut stdin) = child.stdin.take() {
+        // A tool that ends without reading it all is judged by its status.
+        helpers.push(thread::spawn(move || stdin.write_all(&input).unwrap_or(())));
+    }
+    if let Some(mut stdout) = child.stdout.take() {
+        let tell = tell.clone();
+        helpers.push(thread::spawn(move || {
+            let mut buffer = [0; 16 * 1024];
+            while let Ok(n @ 1..) = stdout.read(&mut buffer) {
+                if tell.send(Told::Chunk(buffer[..n].to_vec())).is_err() {
+                    return;
+                }
+            }
+        }));
+    }
+    if let Some(mut stderr) = child.stderr.take() {
+        let tell = tell.clone();
+        helpers.push(thread::spawn(move || {
+            let mut bytes = vec![];
+            let _ = stderr.read_to_end(&mut bytes);
+            let _ = tell.send(Told::Errors(String::from_utf8_lossy(&bytes).into_owned()));
+        }));
+    }
+    helpers
+}
+
+impl std::fmt::Display for Cmd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "'{}", self.program.to_string_lossy())?;
+        self.args.iter().try_for_each(|arg| write!(f, " {}", arg.to_string_lossy().escape_debug()))?;
+        f.write_str("'")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str, timeout: Duration) -> Cmd {
+        let mut cmd = Cmd::new(Tool::Lvm, timeout).arg("-c").arg(script);
+        cmd.program = "/bin/sh".into();
+        cmd
+    }
+
+    #[test]
+    fn every_tool_is_in_the_table_once() {
+        let tools: std::collections::BTreeSet<_> = TOOLS.iter().map(|row| row.0).collect();
+        assert_eq!(tools.len(), TOOLS.len());
+        assert!(TOOLS.iter().all(|(tool, path, _)| tool.path() == *path && path.starts_with("/usr/")));
+    }
+
+    #[test]
+    fn output_comes_back_and_the_environment_is_clean() {
+        let out =
+            sh("cat; echo $LC_ALL $HOME >&2", Duration::from_secs(5)).stdin(b"in".to_vec()).run().unwrap();
+        assert_eq!((out.stdout.as_slice(), out.stderr.as_str()), (b"in".as_slice(), "C\n"));
+    }
+
+    #[test]
+    fn a_failure_carries_command_status_and_stderr() {
+        let error = sh("echo no room >&2; exit 5", Duration::from_secs(5)).run().unwrap_err();
+        assert_eq!(error.kind(), Kind::Failed);
+        assert!(error.to_string().contains("exit status: 5: no room"), "{error}");
+    }
+
+    #[test]
+    fn a_tool_that_hangs_is_killed_with_its_children() {
+        let begin = std::time::Instant::now();
+        let error = sh("sleep 60 & sleep 60", Duration::from_millis(200)).run().unwrap_err();
+        assert_eq!(error.kind(), Kind::Timeout);
+        assert!(begin.elapsed() < Duration::from_secs(10));
+    }
+}
