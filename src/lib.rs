@@ -6,5 +6,7 @@ pub mod control;
 pub mod error;
 pub mod host;
 pub mod model;
+pub mod observed;
 pub mod plan;
+pub mod roster;
 pub mod status;

@@ -7,8 +7,8 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    host::{Session, TargetSummary},
     model::{BladeId, Bytes, Hardware, ImageName, Mac, PoolUsage, PortName, Slot, VolumeId},
+    observed::{Session, TargetSummary},
     plan::Step,
 };
 

@@ -6,16 +6,13 @@
 
 pub mod cmd;
 pub mod file;
-mod observed;
 
-pub use observed::{
-    AuthState, MapState, ObservedAcl, ObservedBackstore, ObservedExport, ObservedTarget, Session,
-    SessionKind, TargetSummary, Volumes,
-};
+use std::path::PathBuf;
 
 use crate::{
     error::Result,
-    model::{Iqn, VolumeId},
+    model::{Iqn, PortName, VolumeId},
+    observed::{ObservedChassis, ObservedExport, Session, TargetSummary, Volumes},
     plan::{Changed, Step},
 };
 
@@ -32,6 +29,18 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// [`Kind::Missing`](crate::error::Kind::Missing) where configfs or LIO's modules are not there.
     fn export(&self, target: &Iqn, volume: VolumeId) -> Result<ObservedExport>;
+
+    /// Returns the initiator's session with the target: one file read, asked every second of every served blade.
+    ///
+    /// # Errors
+    /// As [`Host::export`]; a target that is not there has no session.
+    fn session(&self, target: &Iqn, initiator: &Iqn) -> Result<Option<Session>>;
+
+    /// Returns the chassis: the bridge, these ports, the content of these files.
+    ///
+    /// # Errors
+    /// The netlink dump's failure; a refused dump is never an empty chassis.
+    fn chassis(&self, bridge: &PortName, ports: &[PortName], files: &[PathBuf]) -> Result<ObservedChassis>;
 
     /// Returns all targets of this machine, ours and foreign.
     ///

@@ -3,7 +3,7 @@
 //! A step holds everything that its execution needs except secrets, which the host derives; running it twice is the
 //! same as running it once.
 
-use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
+use std::{collections::BTreeMap, fmt, net::Ipv4Addr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,15 @@ pub enum Step {
         bridge: PortName,
         /// Whether the ports are isolated from each other.
         isolated: bool,
+    },
+    /// A service's configuration file has this content, and the service knows.
+    ServiceFile {
+        /// The systemd unit that reads it.
+        unit: String,
+        /// The file.
+        path: PathBuf,
+        /// Its content.
+        content: String,
     },
     /// The volume is a thin snapshot of the image, of this size, tagged, active.
     Clone {
@@ -176,7 +185,7 @@ impl Step {
     /// Returns the blade's console's word for the step: short, for somebody who waits.
     pub fn console_word(&self) -> &'static str {
         match self {
-            Self::Bridge { .. } | Self::Port { .. } => "preparing network",
+            Self::Bridge { .. } | Self::Port { .. } | Self::ServiceFile { .. } => "preparing network",
             Self::Clone { .. } | Self::Activate { .. } => "preparing disk",
             Self::Partition { .. } => "partitioning disk",
             Self::Seed { .. } | Self::Tag { .. } | Self::Announce { .. } => "naming disk",
@@ -205,6 +214,9 @@ impl fmt::Display for Step {
             Self::Port { port, bridge, isolated } => {
                 let how = if *isolated { "an isolated" } else { "a" };
                 write!(f, "'{port}' is {how} port of '{bridge}'")
+            }
+            Self::ServiceFile { unit, path, .. } => {
+                write!(f, "'{}' is what '{unit}' was told", path.display())
             }
             Self::Clone { volume, image, size, .. } => {
                 write!(f, "volume '{volume}' is a clone of '{image}' of {}", size.human())

@@ -1,14 +1,16 @@
 //! What the machine has, as read back: never mixed up with what should be (`policy`), compared in `plan`.
+//!
+//! Nouns beside `model`'s: the host fills them, the pure rooms read them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     path::PathBuf,
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Iqn, LvName, PoolUsage, Portal, Volume};
+use crate::model::{Iqn, LvName, PoolUsage, PortName, Portal, Volume};
 
 /// All volumes of ours in the pool's volume group, by name.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -93,6 +95,34 @@ pub struct ObservedExport {
     pub backstore: Option<ObservedBackstore>,
     /// The target, if it is there.
     pub target: Option<ObservedTarget>,
+    /// The properties that udev was told of the volume; empty where it was told nothing.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// A port of the chassis as the kernel has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedPort {
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// Whether there is a carrier.
+    pub carrier: bool,
+    /// The bridge (or whatever else) that it belongs to.
+    pub master: Option<PortName>,
+    /// Whether it is isolated from the bridge's other isolated ports.
+    pub isolated: bool,
+}
+
+/// The chassis as the kernel has it, and what the services that we configure were told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedChassis {
+    /// Whether the bridge exists and is up.
+    pub bridge_up: bool,
+    /// The bridge's IPv4 addresses with their prefix lengths.
+    pub addresses: BTreeSet<(Ipv4Addr, u8)>,
+    /// The slots' ports that exist.
+    pub ports: BTreeMap<PortName, ObservedPort>,
+    /// The content of the files that we write for services, by path; a missing file is not in it.
+    pub files: BTreeMap<PathBuf, String>,
 }
 
 /// Who is logged in.

@@ -1,0 +1,264 @@
+//! Facts about blades: who they are, whose disk is whose, what was granted.
+//!
+//! ```text
+//!            seen                 choice, policy, operator          disk ready
+//!  (nobody) ─────► known, no disk ────────────────────────► granted ──────────► has a disk
+//!                        ▲                                     │  the grant is consumed │
+//!                        │            disk released            └── failed: kept, tried  │
+//!                        └──────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! The right to install is a [`Grant`]: one-shot, bound to one blade and one volume, consumed by the volume's being
+//! ready. No grant, no installation: a reboot or a lost state file cannot reinstall anybody. Phases are computed from
+//! these facts ([`Blade::phase`]) and never stored. Saving is `saved`'s; what the kernel sees is `presence`'s.
+
+mod presence;
+mod saved;
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+
+pub use presence::{Presence, Stranger};
+pub use saved::Saved;
+
+use crate::{
+    model::{BladeId, Hardware, ImageName, Role, Slot, VolumeId, VolumeState},
+    observed::{Session, SessionKind, Volumes},
+    status::{BladePhase, Millis, Moment},
+};
+
+/// Who gave a grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GrantedBy {
+    /// Somebody at the blade's console, or its menu's time-out.
+    Console,
+    /// The policy of its slot.
+    Policy,
+    /// The operator.
+    Operator,
+}
+
+/// The one-shot right to install.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// The image.
+    pub image: ImageName,
+    /// The volume that the disk will be: fresh, or a spare's.
+    pub volume: VolumeId,
+    /// Who gave it.
+    pub by: GrantedBy,
+    /// When.
+    pub at: Millis,
+}
+
+/// A disk that is a blade's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The image that it came from.
+    pub image: ImageName,
+    /// The slot that the disk belongs to: its blade is served there and nowhere else.
+    pub slot: Slot,
+}
+
+/// A menu on a blade's console.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prompt {
+    /// The token that a choice must bring back.
+    pub token: String,
+}
+
+/// What a blade decided to do instead of installing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Idle {
+    /// It waits for the administrator.
+    Waiting,
+    /// It was left to its firmware.
+    Ignored,
+}
+
+/// Everything known about one blade.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blade {
+    /// The slot that it was last seen in.
+    pub slot: Slot,
+    /// Whether its port has a carrier and its address was learnt there since.
+    pub present: bool,
+    /// Its address on the chassis network.
+    pub ip: Option<Ipv4Addr>,
+    /// Its disk.
+    pub disk: Option<Disk>,
+    /// The right to install.
+    pub grant: Option<Grant>,
+    /// Volumes that were its disk, to be taken away: the operator's consent.
+    pub releases: Vec<VolumeId>,
+    /// Whether the machine is to restart when its disk is ready.
+    pub restart_due: bool,
+    /// The menu on its console.
+    pub prompt: Option<Prompt>,
+    /// What it does meanwhile.
+    pub idle: Option<Idle>,
+    /// Who is logged in to its target.
+    pub session: Option<Session>,
+    /// Whether its target is there and complete, as far as the last plan knows.
+    pub ready: bool,
+    /// The step that failed and why.
+    pub problem: Option<String>,
+    /// Moments of the current boot.
+    pub times: BTreeMap<Moment, Millis>,
+    /// What it says of itself.
+    pub hardware: Hardware,
+}
+
+/// What a sighting tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sighting {
+    /// Never seen before.
+    New,
+    /// Seen again after it was gone.
+    Back,
+    /// In another slot than before.
+    Moved {
+        /// The slot that it was in.
+        from: Slot,
+    },
+    /// Nothing new.
+    Same,
+}
+
+/// All blades.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Roster {
+    /// By id.
+    pub blades: BTreeMap<BladeId, Blade>,
+}
+
+impl Blade {
+    /// Returns a blade about which nothing is known but its slot.
+    pub fn new(slot: Slot) -> Self {
+        Self {
+            slot,
+            present: false,
+            ip: None,
+            disk: None,
+            grant: None,
+            releases: vec![],
+            restart_due: false,
+            prompt: None,
+            idle: None,
+            session: None,
+            ready: false,
+            problem: None,
+            times: BTreeMap::new(),
+            hardware: Hardware::default(),
+        }
+    }
+
+    /// Returns whether the blade is where its disk does not belong: refused until the operator moves the disk.
+    pub fn is_misplaced(&self) -> bool {
+        self.disk.as_ref().is_some_and(|disk| disk.slot != self.slot)
+    }
+
+    /// Returns where the blade is on its way.
+    pub fn phase(&self) -> BladePhase {
+        match (&self.session, self.present) {
+            _ if self.present && self.is_misplaced() => BladePhase::Refused,
+            (Some(session), _) if session.kind == SessionKind::Os => BladePhase::Running,
+            (Some(_), _) => BladePhase::Booting,
+            _ if self.problem.is_some() => BladePhase::Failed,
+            _ if self.grant.is_some() => BladePhase::Installing,
+            (None, false) => BladePhase::Absent,
+            _ if self.disk.is_some() => BladePhase::Ready,
+            _ if self.prompt.is_some() => BladePhase::Prompted,
+            _ => match self.idle {
+                Some(Idle::Waiting) => BladePhase::Waiting,
+                Some(Idle::Ignored) => BladePhase::Ignored,
+                None => BladePhase::Seen,
+            },
+        }
+    }
+
+    /// Notes a moment of the boot, once.
+    pub fn note(&mut self, moment: Moment, now: Millis) {
+        self.times.entry(moment).or_insert(now);
+    }
+
+    /// Begins a new boot: the moments of the last one are forgotten.
+    pub fn begin_boot(&mut self, now: Millis) {
+        self.times = BTreeMap::from([(Moment::Seen, now)]);
+        (self.prompt, self.idle) = (None, None);
+    }
+}
+
+impl Roster {
+    /// Notes that frames of the blade came in by the slot's port.
+    pub fn seen(&mut self, id: BladeId, slot: Slot, now: Millis) -> Sighting {
+        let known = self.blades.contains_key(&id);
+        let blade = self.blades.entry(id).or_insert_with(|| Blade::new(slot));
+        let (was_present, was_in) = (blade.present, blade.slot);
+        (blade.present, blade.slot) = (true, slot);
+        if !was_present {
+            blade.begin_boot(now);
+        }
+        match (known, was_present) {
+            (false, _) => Sighting::New,
+            _ if was_in != slot => Sighting::Moved { from: was_in },
+            (true, false) => Sighting::Back,
+            (true, true) => Sighting::Same,
+        }
+    }
+
+    /// Notes that the slot's port has lost its carrier, and returns the blades that went with it.
+    pub fn unplugged(&mut self, slot: Slot) -> Vec<BladeId> {
+        let gone = self.blades.iter_mut().filter(|(_, blade)| blade.present && blade.slot == slot);
+        gone.map(|(id, blade)| {
+            blade.present = false;
+            (blade.prompt, blade.idle, blade.ip) = (None, None, None);
+            *id
+        })
+        .collect()
+    }
+
+    /// Learns from the volumes' tags whose disk is whose. A grant whose volume is ready is consumed.
+    ///
+    /// The tags win over the saved roster: they are with the data. Returns the blades whose grant was consumed.
+    pub fn learn(&mut self, volumes: &Volumes) -> Vec<BladeId> {
+        let mut consumed = vec![];
+        for volume in volumes.volumes.values().filter(|v| v.state == VolumeState::Ready) {
+            let Role::Disk { id, image, blade: owner, slot } = &volume.role else { continue };
+            let blade = self.blades.entry(*owner).or_insert_with(|| Blade::new(*slot));
+            if blade.releases.contains(id) {
+                continue;
+            }
+            blade.disk = Some(Disk { volume: *id, image: image.clone(), slot: *slot });
+            if blade.grant.take_if(|grant| grant.volume == *id).is_some() {
+                consumed.push(*owner);
+            }
+        }
+        consumed
+    }
+
+    /// Returns the blade that is in the slot, else the one whose disk belongs there.
+    pub fn in_slot(&self, slot: Slot) -> Option<(BladeId, &Blade)> {
+        let there =
+            |blade: &Blade| (blade.present && blade.slot == slot, blade.disk.is_some(), blade.slot == slot);
+        self.blades
+            .iter()
+            .filter(|(_, blade)| {
+                blade.slot == slot || blade.disk.as_ref().is_some_and(|disk| disk.slot == slot)
+            })
+            .max_by_key(|(_, blade)| there(blade))
+            .map(|(id, blade)| (*id, blade))
+    }
+
+    /// Returns the volumes that grants have taken already.
+    pub fn granted(&self) -> impl Iterator<Item = VolumeId> + '_ {
+        self.blades.values().filter_map(|blade| blade.grant.as_ref()).map(|grant| grant.volume)
+    }
+}
+
+#[cfg(test)]
+mod tests;
