@@ -1,0 +1,158 @@
+//! Who gets what: from wishes (`config`) and facts (`roster`) to what should exist. Pure.
+//!
+//! [`wish`] says what should exist for one blade, [`chassis`] for the chassis, [`boot`] what a blade that asks is told.
+//! How to get there is `plan`'s.
+
+pub mod boot;
+pub mod chassis;
+
+use std::collections::BTreeMap;
+
+use crate::{
+    config::Config,
+    error::Result,
+    model::{
+        Backstore, BladeId, Bytes, DiskGuid, Export, Hostname, ImageName, Iqn, Layout, NopIn, Seed, Slot,
+        VolumeId,
+    },
+    observed::SessionKind,
+    roster::{Blade, Grant},
+};
+
+/// What should exist for one blade.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BladeWish {
+    /// Whose.
+    pub blade: BladeId,
+    /// The blade's target, whether it should exist or not.
+    pub target: Iqn,
+    /// Its disk and target; `None` where it should have none.
+    pub disk: Option<DiskWish>,
+    /// Volumes to take away, with the operator's consent.
+    pub releases: Vec<VolumeId>,
+}
+
+/// A disk that should exist and be served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskWish {
+    /// How it is made, where a grant allows that; without one a missing volume stays missing and is reported.
+    pub make: Option<MakeWish>,
+    /// How LIO serves it.
+    pub export: Export,
+    /// What udev is told.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// How a volume is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MakeWish {
+    /// The golden image.
+    pub image: ImageName,
+    /// Its size; `None` for the image's own.
+    pub size: Option<Bytes>,
+    /// Its partitions.
+    pub layout: Layout,
+    /// The blade's identity and the slot it is bound to; `None` for a spare.
+    pub owner: Option<(BladeId, Slot, Seed)>,
+    /// No new volume above this fill of the pool, in percent.
+    pub watermark: u8,
+}
+
+/// Returns the name of the blade's target.
+///
+/// # Errors
+/// [`Kind::Invalid`](crate::error::Kind::Invalid) where the configured prefix leaves no room for the suffix.
+pub fn target_of(config: &Config, blade: BladeId) -> Result<Iqn> {
+    config.target.iqn_prefix.join(&blade.to_string())
+}
+
+/// Returns the name that the blade logs in with: we assign it, nobody types it (patent: "retrieves the IQN").
+///
+/// # Errors
+/// As [`target_of`].
+pub fn initiator_of(config: &Config, blade: BladeId) -> Result<Iqn> {
+    config.target.iqn_prefix.join(&format!("initiator:{blade}"))
+}
+
+/// Returns what should exist for this blade.
+///
+/// # Errors
+/// As [`target_of`].
+pub fn wish(config: &Config, id: BladeId, blade: &Blade) -> Result<BladeWish> {
+    let target = target_of(config, id)?;
+    let disk = match (&blade.grant, &blade.disk) {
+        (Some(grant), _) => Some(granted_disk(config, id, blade, grant)?),
+        (None, Some(disk)) => Some(DiskWish {
+            make: None,
+            export: export(config, id, blade, disk.volume)?,
+            properties: properties(id, disk.slot, &disk.image),
+        }),
+        (None, None) => None,
+    };
+    Ok(BladeWish { blade: id, target, disk, releases: blade.releases.clone() })
+}
+
+fn granted_disk(config: &Config, id: BladeId, blade: &Blade, grant: &Grant) -> Result<DiskWish> {
+    let profile = config.profile_of(&grant.image);
+    let hostname = hostname_of(config, id, blade.slot);
+    let seed = Seed {
+        instance_id: format!("i-{}", grant.volume),
+        hostname,
+        boot_nic: id.0,
+        ssh_keys: profile.ssh_keys,
+        user_data: profile.user_data,
+    };
+    let owner = Some((id, blade.slot, seed));
+    Ok(DiskWish {
+        make: Some(MakeWish { owner, ..make(config, &grant.image, grant.volume) }),
+        export: export(config, id, blade, grant.volume)?,
+        properties: properties(id, blade.slot, &grant.image),
+    })
+}
+
+/// Returns how a clone of the image is made that is nobody's yet.
+pub fn make(config: &Config, image: &ImageName, volume: VolumeId) -> MakeWish {
+    let profile = config.profile_of(image);
+    MakeWish {
+        image: image.clone(),
+        size: profile.disk_size,
+        layout: Layout { guid: guid_of(volume), extra: profile.extra },
+        owner: None,
+        watermark: config.pool.watermark,
+    }
+}
+
+/// Returns the disk GUID of a volume: its id with some bits turned, so that making it twice gives the same disk.
+fn guid_of(volume: VolumeId) -> DiskGuid {
+    DiskGuid::from_random(volume.0.rotate_left(64))
+}
+
+/// Returns the host name that the blade gets.
+pub fn hostname_of(config: &Config, id: BladeId, slot: Slot) -> Hostname {
+    let configured = config.policy_of(id.0, slot).hostname.clone();
+    configured.unwrap_or_else(|| id.to_string().parse().expect("a blade's id is a host name"))
+}
+
+fn export(config: &Config, id: BladeId, blade: &Blade, volume: VolumeId) -> Result<Export> {
+    let device = format!("/dev/{}/{}", config.pool.vg, volume.lv_name()).into();
+    let os_is_up = blade.session.as_ref().is_some_and(|session| session.kind == SessionKind::Os);
+    Ok(Export {
+        backstore: Backstore { volume, device },
+        target: target_of(config, id)?,
+        initiator: initiator_of(config, id)?,
+        portals: vec![config.target.portal],
+        chap: config.target.chap,
+        nopin: if os_is_up { NopIn::On } else { NopIn::Off },
+    })
+}
+
+fn properties(id: BladeId, slot: Slot, image: &ImageName) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("SHEATH_BLADE".to_owned(), id.to_string()),
+        ("SHEATH_SLOT".to_owned(), slot.to_string()),
+        ("SHEATH_IMAGE".to_owned(), image.to_string()),
+    ])
+}
+
+#[cfg(test)]
+mod tests;
