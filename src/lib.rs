@@ -8,5 +8,8 @@ pub mod host;
 pub mod model;
 pub mod observed;
 pub mod plan;
+pub mod policy;
 pub mod roster;
+#[cfg(test)]
+mod sample;
 pub mod status;

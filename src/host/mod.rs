@@ -6,6 +6,7 @@
 
 pub mod cmd;
 pub mod file;
+pub mod sim;
 
 use std::path::PathBuf;
 

@@ -1,5 +1,18 @@
 //! Plans: the ordered steps that lead from what exists to what should exist. Pure: no I/O, no clock.
+//!
+//! Start-up, recovery after a crash, a hand edit and a new configuration all come through here: what is not true yet
+//! becomes a step, what is true becomes none. `sheath plan` prints the same steps that `apply` would run.
 
+mod chassis;
+mod disk;
+mod effect;
 mod step;
+mod volume;
 
+pub use chassis::chassis;
+pub use disk::{blade, undo};
 pub use step::{Changed, Step};
+pub use volume::{admit, leftovers, ready_spare, spare};
+
+#[cfg(test)]
+mod tests;

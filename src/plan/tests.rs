@@ -1,0 +1,229 @@
+//! The planner's promises, on generated wishes and on the simulated machine.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    error::Kind,
+    host::{
+        Host,
+        sim::{Machine, Sim},
+    },
+    model::{Role, Tag, VolumeId},
+    observed::{MapState, ObservedExport},
+    policy::{self, BladeWish},
+    roster::{Blade, Disk, Grant, GrantedBy},
+    sample,
+};
+
+/// A blade's situation before an event.
+#[derive(Debug, Clone)]
+struct Situation {
+    granted: bool,
+    spare: bool,
+    had_disk: bool,
+    replace: bool,
+}
+
+fn situations() -> impl Strategy<Value = Situation> {
+    (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>())
+        .prop_map(|(granted, spare, had_disk, replace)| Situation { granted, spare, had_disk, replace })
+}
+
+const OLD: VolumeId = VolumeId(0x0123 << 100);
+const NEW: VolumeId = VolumeId(0x0456 << 100);
+
+fn sim(machine: Machine) -> Sim {
+    Sim::new("sheath".parse().unwrap(), machine)
+}
+
+fn run_all(host: &Sim, steps: &[Step]) {
+    for step in steps {
+        host.run(step).unwrap_or_else(|e| panic!("{step}: {e}"));
+    }
+}
+
+fn steps_for(host: &Sim, wish: &BladeWish) -> Vec<Step> {
+    let volume = wish.disk.as_ref().map_or(OLD, |disk| disk.export.backstore.volume);
+    let export = host.export(&wish.target, volume).unwrap();
+    blade(wish, &host.volumes().unwrap(), &export).unwrap()
+}
+
+/// Returns a machine with a foreign target, and the blade's old disk served where it had one.
+fn prepared(situation: &Situation) -> (Sim, BladeWish) {
+    let config = sample::config();
+    let id = sample::blade_id(1);
+    let host = sim(Machine { volumes: sample::volumes(), ..Machine::default() });
+    host.meddle(|machine| {
+        let foreign = "iqn.1999-01.com.foreign:disk".parse().unwrap();
+        let target = crate::observed::ObservedTarget {
+            enabled: true,
+            profile: false,
+            lun: Some(("their-disk".into(), 0)),
+            acls: Default::default(),
+            portals: Default::default(),
+        };
+        machine.targets.insert(foreign, target);
+    });
+    let mut blade = Blade::new(sample::slot(1));
+    if situation.had_disk {
+        blade.grant = Some(grant(OLD));
+        run_all(&host, &steps_for(&host, &policy::wish(&config, id, &blade).unwrap()));
+        blade.grant = None;
+        blade.disk = Some(Disk { volume: OLD, image: sample::image(), slot: sample::slot(1) });
+    }
+    if situation.spare {
+        let make = policy::make(&config, &sample::image(), NEW);
+        run_all(&host, &spare(NEW, &make, &host.volumes().unwrap()).unwrap());
+    }
+    if situation.granted && (situation.replace || !situation.had_disk) {
+        blade.grant = Some(grant(NEW));
+        blade.releases.extend(blade.disk.take().map(|disk| disk.volume));
+    }
+    (host, policy::wish(&config, id, &blade).unwrap())
+}
+
+fn grant(volume: VolumeId) -> Grant {
+    Grant { image: sample::image(), volume, by: GrantedBy::Console, at: 1 }
+}
+
+/// Returns the wish of the same blade once its volumes have been learnt.
+fn settled(host: &Sim, wish: &BladeWish) -> BladeWish {
+    let volumes = host.volumes().unwrap();
+    let mut roster = crate::roster::Roster::default();
+    roster.learn(&volumes);
+    let blade = roster.blades.remove(&wish.blade).unwrap_or_else(|| Blade::new(sample::slot(1)));
+    policy::wish(&sample::config(), wish.blade, &blade).unwrap()
+}
+
+proptest! {
+    #[test]
+    fn applying_a_plan_leaves_an_empty_plan(situation in situations()) {
+        let (host, wish) = prepared(&situation);
+        run_all(&host, &steps_for(&host, &wish));
+        prop_assert_eq!(steps_for(&host, &settled(&host, &wish)), vec![]);
+    }
+
+    #[test]
+    fn any_prefix_of_a_plan_can_be_resumed(situation in situations(), cut in 0_usize..20) {
+        let (host, wish) = prepared(&situation);
+        let steps = steps_for(&host, &wish);
+        run_all(&host, &steps[..cut.min(steps.len())]);
+        run_all(&host, &steps_for(&host, &wish));
+        let (whole, _) = prepared(&situation);
+        run_all(&whole, &steps);
+        prop_assert_eq!(host.machine(), whole.machine());
+    }
+
+    #[test]
+    fn every_step_run_twice_is_run_once(situation in situations()) {
+        let (host, wish) = prepared(&situation);
+        for step in steps_for(&host, &wish) {
+            host.run(&step).unwrap();
+            prop_assert_eq!(host.run(&step).unwrap(), Changed::AlreadyTrue, "{}", step);
+        }
+    }
+
+    #[test]
+    fn foreign_objects_survive(situation in situations()) {
+        let (host, wish) = prepared(&situation);
+        let foreign = "iqn.1999-01.com.foreign:disk".parse().unwrap();
+        let before = host.machine().targets[&foreign].clone();
+        run_all(&host, &steps_for(&host, &wish));
+        let (volumes, volume) = (host.volumes().unwrap(), NEW);
+        run_all(&host, &undo(&wish, &volumes, &host.export(&wish.target, volume).unwrap()));
+        prop_assert_eq!(&host.machine().targets[&foreign], &before);
+    }
+
+    #[test]
+    fn a_failed_install_undone_leaves_nothing_half_made(cut in 0_usize..20) {
+        let situation = Situation { granted: true, spare: false, had_disk: false, replace: false };
+        let (host, wish) = prepared(&situation);
+        let before = host.machine();
+        let mut steps = steps_for(&host, &wish);
+        steps.truncate(cut.min(steps.len() - 2));
+        run_all(&host, &steps);
+        run_all(&host, &undo(&wish, &host.volumes().unwrap(), &host.export(&wish.target, NEW).unwrap()));
+        prop_assert_eq!(host.machine(), before);
+    }
+}
+
+#[test]
+fn a_fresh_install_writes_everything_before_the_portal_and_the_tags_last() {
+    let (_, wish) = prepared(&Situation { granted: true, spare: false, had_disk: false, replace: false });
+    let steps = blade(&wish, &sample::volumes(), &ObservedExport::default()).unwrap();
+    let words: Vec<String> =
+        steps.iter().map(|step| serde_json::to_value(step).unwrap()["step"].to_string()).collect();
+    insta::assert_snapshot!(words.join(" "), @r#""clone" "partition" "seed" "backstore" "target" "lun" "acl" "map-lun" "portal" "enable" "tag" "announce""#);
+}
+
+#[test]
+fn a_spare_costs_one_lvm_command_and_that_after_the_target_is_enabled() {
+    let (host, wish) = prepared(&Situation { granted: true, spare: true, had_disk: false, replace: false });
+    let steps = steps_for(&host, &wish);
+    let lvm = |step: &Step| matches!(step, Step::Clone { .. } | Step::Tag { .. } | Step::Activate { .. });
+    let enabled = steps.iter().position(|step| matches!(step, Step::Enable { .. })).unwrap();
+    assert!(!steps[..enabled].iter().any(lvm));
+    assert_eq!(steps.iter().filter(|step| lvm(step)).count(), 1);
+}
+
+#[test]
+fn a_volume_that_went_missing_is_reported_and_never_made_again() {
+    let (host, wish) = prepared(&Situation { granted: false, spare: false, had_disk: true, replace: false });
+    host.meddle(|machine| {
+        machine.volumes.volumes.remove(&OLD.lv_name());
+    });
+    let export = host.export(&wish.target, OLD).unwrap();
+    assert_eq!(blade(&wish, &host.volumes().unwrap(), &export).unwrap_err().kind(), Kind::Missing);
+}
+
+#[test]
+fn a_full_pool_refuses_before_anything_is_touched() {
+    let (host, wish) = prepared(&Situation { granted: true, spare: false, had_disk: false, replace: false });
+    host.meddle(|machine| machine.volumes.pool.metadata_percent = 90.0);
+    let error = blade(&wish, &host.volumes().unwrap(), &ObservedExport::default()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Full);
+    insta::assert_snapshot!(error, @"make a volume: the pool's metadata is 90.0 % full, the limit is 90 %; extend the pool (lvextend) or release disks");
+}
+
+#[test]
+fn a_zombie_mapping_is_mended_and_nothing_else_is_touched() {
+    let (host, wish) = prepared(&Situation { granted: false, spare: false, had_disk: true, replace: false });
+    host.meddle(|machine| {
+        let target = machine.targets.get_mut(&wish.target).unwrap();
+        target.acls.values_mut().for_each(|acl| acl.map = MapState::Broken);
+    });
+    let steps = steps_for(&host, &wish);
+    assert!(matches!(steps.as_slice(), [Step::MapLun { .. }]), "{steps:?}");
+}
+
+#[test]
+fn half_made_volumes_are_left_over_only_when_nothing_wants_them() {
+    let host = sim(Machine { volumes: sample::volumes(), ..Machine::default() });
+    let make = policy::make(&sample::config(), &sample::image(), NEW);
+    let steps = spare(NEW, &make, &host.volumes().unwrap()).unwrap();
+    run_all(&host, &steps[..1]);
+    assert_eq!(leftovers(&host.volumes().unwrap(), &BTreeSet::new()), [NEW]);
+    assert_eq!(leftovers(&host.volumes().unwrap(), &BTreeSet::from([NEW])), []);
+    run_all(&host, &steps);
+    assert_eq!(ready_spare(&sample::image(), &host.volumes().unwrap(), &BTreeSet::new()), Some(NEW));
+    assert_eq!(ready_spare(&sample::image(), &host.volumes().unwrap(), &BTreeSet::from([NEW])), None);
+}
+
+#[test]
+fn a_disk_is_never_smaller_than_its_image_and_partitions() {
+    let mut make = policy::make(&sample::config(), &sample::image(), NEW);
+    make.size = Some(crate::model::Bytes::gib(1));
+    assert_eq!(spare(NEW, &make, &sample::volumes()).unwrap_err().kind(), Kind::Invalid);
+}
+
+#[test]
+fn an_adopted_spare_is_the_blades_by_its_tags() {
+    let (host, wish) = prepared(&Situation { granted: true, spare: true, had_disk: false, replace: false });
+    run_all(&host, &steps_for(&host, &wish));
+    let volumes = host.volumes().unwrap();
+    assert!(matches!(volumes.volumes[&NEW.lv_name()].role, Role::Disk { id: NEW, .. }));
+    let _ = Tag::Making;
+}

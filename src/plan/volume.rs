@@ -1,0 +1,105 @@
+//! Volumes that are nobody's yet: clones on their way, spares made ahead, left-overs.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    error::{Error, Kind, Result},
+    model::{Bytes, ImageName, PoolUsage, Role, Tag, VolumeId, VolumeState},
+    observed::Volumes,
+    plan::Step,
+    policy::MakeWish,
+};
+
+/// Room at a disk's end for the seed's partition and the backup GPT, in bytes.
+const TAIL: Bytes = Bytes::mib(8);
+
+/// Returns the steps that make a clone: whole, but for the tag that says so.
+///
+/// # Errors
+/// [`Kind::Missing`] where the image is not there or not whole, [`Kind::Full`] above the pool's watermark.
+pub(super) fn clone_steps(volume: VolumeId, make: &MakeWish, volumes: &Volumes) -> Result<Vec<Step>> {
+    let size = size_of(make, volumes)?;
+    if !volumes.volumes.contains_key(&volume.lv_name()) {
+        admit(&volumes.pool, make.watermark)?;
+    }
+    let mut tags = vec![Tag::Making, Tag::Image(make.image.clone())];
+    if let Some((blade, slot, _)) = &make.owner {
+        tags.extend([Tag::Blade(*blade), Tag::Slot(*slot)]);
+    }
+    let mut steps = vec![
+        Step::Clone { volume, image: make.image.clone(), size, tags },
+        Step::Partition { volume, layout: make.layout.clone() },
+    ];
+    if let Some((_, _, seed)) = &make.owner {
+        steps.push(Step::Seed { volume, seed: seed.clone() });
+    }
+    Ok(steps)
+}
+
+/// Returns the steps that make a spare, to its end.
+///
+/// # Errors
+/// As for any clone: a missing image, a full pool.
+pub fn spare(volume: VolumeId, make: &MakeWish, volumes: &Volumes) -> Result<Vec<Step>> {
+    let mut steps = clone_steps(volume, make, volumes)?;
+    steps.push(Step::Tag { volume, add: vec![], remove: vec![Tag::Making] });
+    Ok(steps)
+}
+
+/// Returns the size of a clone: the profile's, or the image's own with room for the seed.
+fn size_of(make: &MakeWish, volumes: &Volumes) -> Result<Bytes> {
+    let image = &make.image;
+    let golden = volumes
+        .volumes
+        .get(&image.lv_name())
+        .ok_or_else(|| Error::new(Kind::Missing, format!("clone image '{image}': there is no such image")))?;
+    if golden.state == VolumeState::Making {
+        return Err(Error::new(Kind::Missing, format!("clone image '{image}': it is still being imported")));
+    }
+    let extra: u64 = make.layout.extra.iter().map(|partition| partition.size.0).sum();
+    let least = Bytes(golden.size.0 + extra + TAIL.0);
+    match make.size {
+        Some(size) if size < least => Err(Error::invalid(format!(
+            "clone image '{image}': disk_size {size} is too small, it needs {} with its partitions",
+            least.human()
+        ))),
+        Some(size) => Ok(size),
+        None => Ok(least),
+    }
+}
+
+/// Says whether the pool has room for another volume.
+///
+/// # Errors
+/// [`Kind::Full`] with the figures and the way out. Refusing here comes long before the kernel stops writes.
+pub fn admit(pool: &PoolUsage, watermark: u8) -> Result<()> {
+    let limit = f32::from(watermark);
+    for (what, percent) in [("data", pool.data_percent), ("metadata", pool.metadata_percent)] {
+        if percent >= limit {
+            let grow = "extend the pool (lvextend) or release disks";
+            let text = format!(
+                "make a volume: the pool's {what} is {percent:.1} % full, the limit is {limit} %; {grow}"
+            );
+            return Err(Error::new(Kind::Full, text));
+        }
+    }
+    Ok(())
+}
+
+/// Returns a ready spare of the image that no grant has taken.
+pub fn ready_spare(image: &ImageName, volumes: &Volumes, taken: &BTreeSet<VolumeId>) -> Option<VolumeId> {
+    volumes.volumes.values().find_map(|volume| match &volume.role {
+        Role::Spare { id, image: of }
+            if of == image && volume.state == VolumeState::Ready && !taken.contains(id) =>
+        {
+            Some(*id)
+        }
+        _ => None,
+    })
+}
+
+/// Returns the half-made clones that nothing wants: they were never served, so nothing can be lost with them.
+pub fn leftovers(volumes: &Volumes, wanted: &BTreeSet<VolumeId>) -> Vec<VolumeId> {
+    let half_made = volumes.volumes.values().filter(|volume| volume.state == VolumeState::Making);
+    half_made.filter_map(crate::model::Volume::id).filter(|id| !wanted.contains(id)).collect()
+}
