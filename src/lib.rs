@@ -1,5 +1,6 @@
 //! Sheath turns a Linux storage box into a blade appliance.
 
+pub mod apply;
 pub mod boot;
 pub mod config;
 pub mod control;

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use crate::{
     error::Result,
-    model::{Iqn, PortName, VolumeId},
+    model::{Chap, Credentials, Iqn, PortName, VolumeId},
     observed::{ObservedChassis, ObservedExport, Session, TargetSummary, Volumes},
     plan::{Changed, Step},
 };
@@ -48,6 +48,9 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// As [`Host::export`].
     fn targets(&self) -> Result<Vec<TargetSummary>>;
+
+    /// Returns what the blade that owns this volume logs in with: derived, stored nowhere.
+    fn credentials(&self, volume: VolumeId, chap: Chap) -> Credentials;
 
     /// Makes one step true.
     ///

@@ -13,7 +13,7 @@ use std::{
 use crate::{
     error::{Error, Kind, Result},
     host::Host,
-    model::{Chap, Iqn, PortName, VgName, VolumeId},
+    model::{Chap, Credentials, Iqn, PortName, Secret, VgName, VolumeId},
     observed::{
         AuthState, MapState, ObservedAcl, ObservedBackstore, ObservedChassis, ObservedExport, ObservedTarget,
         Session, TargetSummary, Volumes,
@@ -115,6 +115,10 @@ impl Host for Sim {
         Ok(machine.targets.iter().map(summary).collect())
     }
 
+    fn credentials(&self, volume: VolumeId, _: Chap) -> Credentials {
+        Credentials { user: format!("b-{volume}"), password: Secret::new("simulated".into()), mutual: None }
+    }
+
     fn run(&self, step: &Step) -> Result<Changed> {
         let mut state = self.state();
         let nth = state.steps;
@@ -151,7 +155,13 @@ impl Machine {
             Step::RemoveVolume { volume } if self.backstores.contains_key(volume) => {
                 return Err(Error::new(Kind::Busy, format!("remove volume '{volume}': LIO holds it")));
             }
-            Step::RemoveVolume { .. } => self.volumes.after(step, vg),
+            Step::FinishImage { image, .. } => {
+                self.need_volume(image.lv_name().as_str())?;
+                self.volumes.after(step, vg);
+            }
+            Step::RemoveVolume { .. } | Step::CreateImage { .. } | Step::RemoveImage { .. } => {
+                self.volumes.after(step, vg);
+            }
             Step::Announce { volume, properties } if properties.is_empty() => {
                 self.properties.remove(volume);
             }

@@ -29,6 +29,21 @@ impl Volumes {
             Step::RemoveVolume { volume } => {
                 self.volumes.remove(&volume.lv_name());
             }
+            Step::CreateImage { image, size } => {
+                let (lv, role) = (image.lv_name(), Role::Image { name: image.clone(), published: false });
+                let (device, state) = (format!("/dev/{vg}/{lv}").into(), VolumeState::Making);
+                let made = Volume { lv, role, state, size: *size, device, active: true, used_percent: None };
+                self.volumes.entry(made.lv.clone()).or_insert(made);
+            }
+            Step::FinishImage { image, published } => {
+                if let Some(found) = self.volumes.get_mut(&image.lv_name()) {
+                    found.role = Role::Image { name: image.clone(), published: *published };
+                    found.state = VolumeState::Ready;
+                }
+            }
+            Step::RemoveImage { image } => {
+                self.volumes.remove(&image.lv_name());
+            }
             _ => {}
         }
     }

@@ -84,6 +84,25 @@ pub enum Step {
         /// The clone.
         volume: VolumeId,
     },
+    /// A thin volume for this image exists, half-made.
+    CreateImage {
+        /// The image.
+        image: ImageName,
+        /// Its size.
+        size: Bytes,
+    },
+    /// The image is whole, read-only, and may be chosen or not.
+    FinishImage {
+        /// The image.
+        image: ImageName,
+        /// Whether it may be chosen.
+        published: bool,
+    },
+    /// The image's volume is gone.
+    RemoveImage {
+        /// The image.
+        image: ImageName,
+    },
     /// udev knows whose disk the volume is: properties set, links made.
     Announce {
         /// The clone.
@@ -187,6 +206,8 @@ impl Step {
         match self {
             Self::Bridge { .. } | Self::Port { .. } | Self::ServiceFile { .. } => "preparing network",
             Self::Clone { .. } | Self::Activate { .. } => "preparing disk",
+            Self::CreateImage { .. } | Self::FinishImage { .. } => "preparing image",
+            Self::RemoveImage { .. } => "removing image",
             Self::Partition { .. } => "partitioning disk",
             Self::Seed { .. } | Self::Tag { .. } | Self::Announce { .. } => "naming disk",
             Self::Backstore { .. }
@@ -233,6 +254,17 @@ impl fmt::Display for Step {
                 add.iter().try_for_each(|tag| write!(f, " +{tag}"))?;
                 remove.iter().try_for_each(|tag| write!(f, " -{tag}"))
             }
+            Self::CreateImage { image, size } => {
+                write!(f, "image '{image}' has a volume of {}", size.human())
+            }
+            Self::FinishImage { image, published } => {
+                write!(
+                    f,
+                    "image '{image}' is whole and {}",
+                    if *published { "published" } else { "not published" }
+                )
+            }
+            Self::RemoveImage { image } => write!(f, "image '{image}' is gone"),
             Self::RemoveVolume { volume } => write!(f, "volume '{volume}' is gone"),
             Self::Announce { volume, .. } => write!(f, "udev knows whose disk volume '{volume}' is"),
             Self::Backstore { backstore } => write!(f, "backstore '{}' is enabled", backstore.name()),

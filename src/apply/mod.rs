@@ -1,0 +1,144 @@
+//! Acting: carries plans out, in parallel lanes, and reports.
+//!
+//! A job brings a wish and the last LVM report; the lane observes what LIO has for that one blade, asks `plan` for the
+//! steps, runs them in order and reports. What fails is undone as far as nothing half-made stays behind; trying again is
+//! the next event's. Lanes overlap the grace periods that LIO waits for; LVM's own lock is the host's business.
+
+mod carry;
+mod lanes;
+
+use std::{sync::Arc, time::Duration};
+
+pub use carry::{blade_steps, carry_out, chassis_steps};
+pub use lanes::Lanes;
+
+use crate::{
+    error::Error,
+    host::Host,
+    model::{BladeId, ImageName, VolumeId},
+    observed::Volumes,
+    plan::{Changed, Step},
+    policy::{BladeWish, MakeWish, chassis::ChassisWish},
+};
+
+/// What a job is about. At most one job of a subject runs at a time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// Bridge, ports, services' files.
+    Chassis,
+    /// The LVM report.
+    Volumes,
+    /// A blade's disk and target.
+    Blade(BladeId),
+    /// A clone made ahead.
+    Spare(ImageName),
+    /// A golden image.
+    Image(ImageName),
+    /// A half-made volume that nothing wants.
+    Leftover(VolumeId),
+    /// A question; changes nothing.
+    Question,
+}
+
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Chassis => f.write_str("chassis"),
+            Self::Volumes => f.write_str("volumes"),
+            Self::Blade(blade) => write!(f, "blade {blade}"),
+            Self::Spare(image) => write!(f, "spare of '{image}'"),
+            Self::Image(image) => write!(f, "image '{image}'"),
+            Self::Leftover(volume) => write!(f, "left-over '{volume}'"),
+            Self::Question => f.write_str("question"),
+        }
+    }
+}
+
+/// A question to the host; it sees to its answer itself.
+pub type Question = Box<dyn FnOnce(&dyn Host) + Send>;
+
+/// What is to be done.
+pub enum Work {
+    /// Ask LVM for all volumes.
+    Report,
+    /// Make the chassis as wished.
+    Chassis(ChassisWish),
+    /// Make one blade's disk and target as wished.
+    Blade {
+        /// The wish.
+        wish: Box<BladeWish>,
+        /// The last LVM report.
+        volumes: Arc<Volumes>,
+    },
+    /// Make a spare.
+    Spare {
+        /// The new clone.
+        volume: VolumeId,
+        /// How.
+        make: Box<MakeWish>,
+        /// The last LVM report.
+        volumes: Arc<Volumes>,
+    },
+    /// Run these steps: the operator's, or a left-over's removal.
+    Steps(Vec<Step>),
+    /// Ask the host something, off the main thread.
+    Ask(Question),
+}
+
+/// A job for a lane.
+pub struct Job {
+    /// What it is about.
+    pub subject: Subject,
+    /// Why, for the journal.
+    pub cause: String,
+    /// What is to be done.
+    pub work: Work,
+}
+
+/// What became of a job.
+#[derive(Debug)]
+pub struct Report {
+    /// What it was about.
+    pub subject: Subject,
+    /// Why it was done.
+    pub cause: String,
+    /// The steps that ran, in order, those of an undoing included.
+    pub steps: Vec<(Step, Changed)>,
+    /// The LVM report, where that was the job.
+    pub volumes: Option<Volumes>,
+    /// The wish that was carried out, where the job had one.
+    pub wish: Option<Box<BladeWish>>,
+    /// The failure that ended it.
+    pub failure: Option<Failure>,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// Where a job failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// The step, where one had begun.
+    pub step: Option<Box<Step>>,
+    /// Why.
+    pub error: Error,
+}
+
+impl Report {
+    /// Returns how many steps changed something.
+    pub fn changed(&self) -> usize {
+        self.steps.iter().filter(|(_, changed)| *changed == Changed::Changed).count()
+    }
+}
+
+impl std::fmt::Display for Failure {
+    /// Names the failing step and the cause, for a console and for `sheath status`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.step {
+            Some(step) => write!(f, "{}: {}", step.console_word(), self.error.chain()),
+            None => f.write_str(&self.error.chain()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
