@@ -4,6 +4,7 @@ pub mod apply;
 pub mod boot;
 pub mod config;
 pub mod control;
+pub mod daemon;
 pub mod error;
 pub mod host;
 pub mod model;
@@ -14,3 +15,4 @@ pub mod roster;
 #[cfg(test)]
 mod sample;
 pub mod status;
+pub mod watch;

@@ -1,0 +1,274 @@
+//! The one line that every event takes: facts in, wishes out, jobs to the lanes, answers to whoever waits.
+//!
+//! One plain thread owns this and is the only writer of state. It never blocks on the machine: what touches LVM, configfs
+//! or netlink is a job for a lane, whose report is an event again. Start-up, recovery after a crash, a hand edit and a
+//! new configuration are the same line.
+//!
+//! ```text
+//!   watch ─┐                    ┌─ boot      (a blade asks)
+//!   boot  ─┼─► Event ─► Core ───┼─ network   (a cable, a frame, a lease)
+//!   control┤            │       ├─ operator  (sheath asks)
+//!   lanes ─┘            ▼       └─ work      (a report comes back)
+//!                   Job ─► apply
+//! ```
+
+mod boot;
+mod journal;
+mod network;
+mod operator;
+mod views;
+mod work;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use tokio::sync::oneshot;
+
+pub use journal::{Journal, Kind as EventKind, Subscription, now};
+
+use crate::{
+    apply::{Job, Report, Subject},
+    boot::wire::{Answer, BootRequest},
+    config::Config,
+    control::api::{ImportRequest, Reply, Request},
+    error::{Error, Result},
+    host::{Host, file},
+    model::{BladeId, ImageName, Iqn},
+    observed::{Session, Volumes},
+    policy::{self, chassis::ServiceFile},
+    roster::{Presence, Roster, Saved},
+    status::{ImportProgress, Millis, Problem},
+    watch::WatchEvent,
+};
+
+/// Something that the line has to know.
+pub enum Event {
+    /// From the kernel, udev, or a file.
+    Watch(WatchEvent),
+    /// A blade asks.
+    Boot(BootRequest, oneshot::Sender<Answer>),
+    /// The operator asks.
+    Operator(Request, oneshot::Sender<Result<Reply>>),
+    /// A lane is done with a job.
+    Done(Report),
+    /// A lane begins a step.
+    Step(Subject, &'static str),
+    /// Somebody logged in to a blade's target, or out.
+    Session(BladeId, Option<Session>),
+    /// An import goes on.
+    Import(ImageName, bool, ImportProgress),
+    /// A second has passed.
+    Tick,
+}
+
+/// A configuration as read: whole, or its faults.
+pub type Loaded = std::result::Result<Config, Vec<String>>;
+
+/// Makes the files that services read.
+pub type FilesOf = Box<dyn Fn(&Config) -> Vec<ServiceFile> + Send>;
+
+/// What the line needs from outside, so that tests can give their own.
+pub struct Outside {
+    /// Where jobs go.
+    pub submit: Box<dyn FnMut(Job) + Send>,
+    /// Starts an import; its progress comes back as [`Event::Import`].
+    pub import: Box<dyn FnMut(ImportRequest) + Send>,
+    /// The clock.
+    pub now: Box<dyn Fn() -> Millis + Send>,
+    /// 128 random bits: ids of volumes, tokens of menus.
+    pub fresh: Box<dyn FnMut() -> u128 + Send>,
+    /// Reads the configuration again.
+    pub reload: Box<dyn FnMut() -> Loaded + Send>,
+    /// The files that services read, made from the configuration.
+    pub files: FilesOf,
+    /// For credentials only: the line itself never touches the machine.
+    pub host: Arc<dyn Host>,
+    /// The roster's file.
+    pub state: PathBuf,
+}
+
+/// The targets whose sessions are watched, by blade: shared with the session watch.
+pub type Served = Arc<std::sync::Mutex<BTreeMap<BladeId, (Iqn, Iqn)>>>;
+
+/// A blade's request that waits for a job to end.
+struct Parked {
+    until: Millis,
+    blade: BladeId,
+    reply: oneshot::Sender<Answer>,
+}
+
+/// The agent's state and its line.
+pub struct Core {
+    outside: Outside,
+    config: Arc<Config>,
+    config_loaded: Millis,
+    config_faults: Vec<String>,
+    started: Millis,
+    roster: Roster,
+    generation: u64,
+    saved: Vec<u8>,
+    presence: Presence,
+    volumes: Option<Arc<Volumes>>,
+    /// When the last LVM report came in: reports age, our own steps are folded in.
+    reported: Millis,
+    busy: BTreeMap<Subject, Busy>,
+    parked: Vec<Parked>,
+    imports: BTreeMap<ImageName, ImportProgress>,
+    problems: BTreeMap<String, Problem>,
+    served: Served,
+    journal: Journal,
+}
+
+/// A job that runs.
+#[derive(Debug, Default)]
+struct Busy {
+    /// Its subject has changed meanwhile: once more.
+    again: Option<String>,
+    /// The step that runs, for the console.
+    word: Option<&'static str>,
+}
+
+impl Core {
+    /// Returns the line with this configuration and the saved roster, before any event.
+    pub fn new(outside: Outside, config: Config, roster: Roster, journal: Journal) -> Self {
+        let now = (outside.now)();
+        Self {
+            outside,
+            config: Arc::new(config),
+            config_loaded: now,
+            config_faults: vec![],
+            started: now,
+            roster,
+            generation: 0,
+            saved: vec![],
+            presence: Presence::default(),
+            volumes: None,
+            reported: 0,
+            busy: BTreeMap::new(),
+            parked: vec![],
+            imports: BTreeMap::new(),
+            problems: BTreeMap::new(),
+            served: Served::default(),
+            journal,
+        }
+    }
+
+    /// Returns the targets whose sessions are to be watched.
+    pub fn served(&self) -> Served {
+        self.served.clone()
+    }
+
+    /// Begins: the chassis is made, the volumes are asked for; everything else follows from their reports.
+    pub fn start(&mut self) {
+        self.make_chassis("start");
+        self.ask_volumes("start");
+    }
+
+    /// Takes one event down the line.
+    pub fn handle(&mut self, event: Event) {
+        match event {
+            Event::Watch(event) => self.on_watch(event),
+            Event::Boot(request, reply) => self.on_boot(request, reply),
+            Event::Operator(request, reply) => self.on_operator(request, reply),
+            Event::Done(report) => self.on_report(report),
+            Event::Step(subject, word) => {
+                if let Some(busy) = self.busy.get_mut(&subject) {
+                    busy.word = Some(word);
+                }
+            }
+            Event::Session(blade, session) => self.on_session(blade, session),
+            Event::Import(name, publish, progress) => self.on_import(name, publish, progress),
+            Event::Tick => self.on_tick(),
+        }
+        self.save();
+    }
+
+    /// Returns whether no job runs: tests wait for it.
+    #[cfg(test)]
+    fn is_idle(&self) -> bool {
+        self.busy.is_empty()
+    }
+
+    fn now(&self) -> Millis {
+        (self.outside.now)()
+    }
+
+    /// Saves the roster if it has changed: before a grant is acted upon, because jobs start after the event.
+    fn save(&mut self) {
+        let bytes = Saved::of(&self.roster, 0).to_bytes();
+        if bytes == self.saved {
+            return;
+        }
+        self.generation += 1;
+        let text = Saved::of(&self.roster, self.generation).to_bytes();
+        match file::save(&self.outside.state, &text, 0o600) {
+            Ok(()) => {
+                self.saved = bytes;
+                self.solve("state");
+            }
+            Err(error) => {
+                self.complain("state", format!("{}; grants may be lost at a restart", error.chain()))
+            }
+        }
+    }
+
+    fn complain(&mut self, about: &str, text: String) {
+        let since = self.now();
+        let known = self.problems.get(about).is_some_and(|problem| problem.text == text);
+        if !known {
+            self.journal.tell(EventKind::Problem, &format!("{about}: {text}"));
+            self.problems.insert(about.to_owned(), Problem { about: about.to_owned(), text, since });
+        }
+    }
+
+    fn solve(&mut self, about: &str) {
+        if self.problems.remove(about).is_some() {
+            self.journal.tell(EventKind::Solved, &format!("{about}: solved"));
+        }
+    }
+
+    /// Tells about a blade, with its slot and image.
+    fn tell(&mut self, kind: EventKind, id: BladeId, text: &str) {
+        let Some(blade) = self.roster.blades.get(&id) else { return };
+        let granted = blade.grant.as_ref().map(|grant| &grant.image);
+        let image = granted.or(blade.disk.as_ref().map(|disk| &disk.image)).cloned();
+        self.journal.tell_blade(kind, (blade.slot, id), image, text);
+    }
+
+    fn published(&self) -> Vec<(ImageName, crate::model::Bytes)> {
+        let volumes = self.volumes.iter().flat_map(|all| all.volumes.values());
+        let whole = volumes.filter(|volume| volume.state == crate::model::VolumeState::Ready);
+        whole
+            .filter_map(|volume| match &volume.role {
+                crate::model::Role::Image { name, published: true } => Some((name.clone(), volume.size)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Returns the volumes that somebody wants: grants', jobs' in progress.
+    fn wanted(&self) -> BTreeSet<crate::model::VolumeId> {
+        self.roster.granted().collect()
+    }
+
+    fn config_error(&mut self, error: &Error) {
+        self.complain("configuration", error.chain());
+    }
+
+    fn wish(&mut self, id: BladeId) -> Option<policy::BladeWish> {
+        let blade = self.roster.blades.get(&id)?;
+        match policy::wish(&self.config, id, blade) {
+            Ok(wish) => Some(wish),
+            Err(error) => {
+                self.config_error(&error);
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

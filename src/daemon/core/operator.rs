@@ -1,0 +1,273 @@
+//! The operator asks: views, verbs, a new configuration.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::{Core, EventKind, views::is_running};
+use crate::{
+    apply::{self, Subject},
+    control::api::{ImportRequest, Reply, Request},
+    error::{Error, Kind, Result},
+    host::Host,
+    model::{BladeId, ImageName, Role, Slot, Tag, VolumeState},
+    observed::{SessionKind, Volumes},
+    plan::Step,
+    policy::{self, BladeWish, chassis::ChassisWish},
+    roster::GrantedBy,
+    status::{ImportProgress, PlanView},
+};
+
+type ReplyTo = oneshot::Sender<Result<Reply>>;
+
+impl Core {
+    pub(super) fn on_operator(&mut self, request: Request, reply: ReplyTo) {
+        let answer = match request {
+            Request::Status => Ok(Reply::Status(Box::new(self.status()))),
+            Request::Blades => Ok(Reply::Blades(self.blades())),
+            Request::Images => Ok(Reply::Images(self.images())),
+            Request::Targets => return self.ask_targets(reply),
+            Request::Plan => return self.ask_plan(reply),
+            Request::Install { slot, image, replace } => self.operator_install(slot, &image, replace),
+            Request::Release { slot } => self.operator_release(slot),
+            Request::Move { slot, blade } => self.operator_move(slot, blade),
+            Request::Import(request) => self.operator_import(request),
+            Request::ImportProgress { name } => self.import_progress(&name),
+            Request::Publish { name, published } => self.operator_publish(name, published),
+            Request::RemoveImage { name } => self.operator_remove_image(name),
+            Request::Reload => self.operator_reload(),
+        };
+        let _ = reply.send(answer);
+    }
+
+    fn ask_targets(&mut self, reply: ReplyTo) {
+        self.ask(Box::new(move |host| drop(reply.send(host.targets().map(Reply::Targets)))));
+    }
+
+    fn ask_plan(&mut self, reply: ReplyTo) {
+        let Some(volumes) = self.volumes.clone() else {
+            let error = Error::new(Kind::Busy, "plan: LVM has not reported yet, see 'sheath status'");
+            return drop(reply.send(Err(error)));
+        };
+        let ids: Vec<BladeId> = self.roster.blades.keys().copied().collect();
+        let wishes: Vec<BladeWish> = ids.into_iter().filter_map(|id| self.wish(id)).collect();
+        let chassis = policy::chassis::wish(&self.config, (self.outside.files)(&self.config));
+        self.ask(Box::new(move |host| {
+            drop(reply.send(preview(host, &chassis, &wishes, &volumes).map(Reply::Plan)));
+        }));
+    }
+
+    fn operator_install(&mut self, slot: Slot, image: &ImageName, replace: bool) -> Result<Reply> {
+        self.image(image, true)?;
+        let (id, blade) = self.blade_in(slot).ok_or_else(|| nobody(slot))?;
+        if blade.is_misplaced() {
+            return Err(Error::new(
+                Kind::Denied,
+                format!("install blade {id}: its disk belongs to another slot"),
+            ));
+        }
+        if blade.grant.is_some() {
+            return Err(Error::new(Kind::Busy, format!("install blade {id}: an installation is under way")));
+        }
+        if blade.disk.is_some() && !replace {
+            let text = format!("install blade {id}: it has a disk; --replace deletes that disk");
+            return Err(Error::new(Kind::Exists, text));
+        }
+        self.give_up_disk(id);
+        self.grant(id, image, GrantedBy::Operator);
+        Ok(accepted(format!("blade {id} in slot {slot} gets a disk made from '{image}'")))
+    }
+
+    fn operator_release(&mut self, slot: Slot) -> Result<Reply> {
+        let (id, blade) = self.blade_in(slot).ok_or_else(|| nobody(slot))?;
+        if blade.disk.is_none() && blade.grant.is_none() {
+            return Err(Error::new(Kind::Missing, format!("release slot {slot}: blade {id} has no disk")));
+        }
+        if blade.session.as_ref().is_some_and(|session| session.kind == SessionKind::Os) {
+            let text =
+                format!("release slot {slot}: blade {id} is running from that disk; shut it down first");
+            return Err(Error::new(Kind::Busy, text));
+        }
+        self.give_up_disk(id);
+        self.tell(EventKind::Released, id, "its disk is released by the operator");
+        self.converge(id, "released");
+        Ok(accepted(format!("the disk of blade {id} in slot {slot} is deleted")))
+    }
+
+    /// Notes the operator's consent: disk and grant go, their volumes are to be taken away.
+    fn give_up_disk(&mut self, id: BladeId) {
+        let Some(blade) = self.roster.blades.get_mut(&id) else { return };
+        let volumes =
+            [blade.disk.take().map(|disk| disk.volume), blade.grant.take().map(|grant| grant.volume)];
+        blade.releases.extend(volumes.into_iter().flatten());
+        (blade.ready, blade.problem, blade.restart_due) = (false, None, false);
+    }
+
+    fn operator_move(&mut self, slot: Slot, id: BladeId) -> Result<Reply> {
+        let blade = self.roster.blades.get(&id);
+        let disk = blade.and_then(|blade| blade.disk.clone());
+        let disk =
+            disk.ok_or_else(|| Error::new(Kind::Missing, format!("move blade {id}: it has no disk")))?;
+        if !self.config.chassis.slots.contains_key(&slot) {
+            return Err(Error::invalid(format!("move blade {id}: the chassis has no slot {slot}")));
+        }
+        let (add, remove) = (vec![Tag::Slot(slot)], vec![Tag::Slot(disk.slot)]);
+        if disk.slot != slot {
+            let steps = vec![Step::Tag { volume: disk.volume, add, remove }];
+            self.run_steps(Subject::Blade(id), "moved by the operator", steps);
+        }
+        Ok(accepted(format!("the disk of blade {id} belongs to slot {slot} now")))
+    }
+
+    fn operator_import(&mut self, request: ImportRequest) -> Result<Reply> {
+        let name = request.name.clone();
+        let running = self.imports.get(&name).is_some_and(is_running);
+        if running || self.image(&name, false).is_ok() {
+            return Err(Error::new(
+                Kind::Exists,
+                format!("import image '{name}': there is one of that name"),
+            ));
+        }
+        self.imports.insert(name.clone(), ImportProgress::Writing { permyriad: 0 });
+        self.journal.tell_image(EventKind::Image, &name, &format!("import of image '{name}' begins"));
+        (self.outside.import)(request);
+        Ok(accepted(format!("image '{name}' is being imported")))
+    }
+
+    fn import_progress(&self, name: &ImageName) -> Result<Reply> {
+        let progress = self.imports.get(name).cloned();
+        let none = || Error::new(Kind::Missing, format!("follow the import of '{name}': there is none"));
+        progress.map(Reply::ImportProgress).ok_or_else(none)
+    }
+
+    pub(super) fn on_import(&mut self, name: ImageName, publish: bool, progress: ImportProgress) {
+        match &progress {
+            ImportProgress::Done => {
+                let published = if publish { ", published" } else { "" };
+                let text = format!("image '{name}' is imported{published}");
+                self.journal.tell_image(EventKind::Image, &name, &text);
+                self.ask_volumes("an image was imported");
+            }
+            ImportProgress::Failed { error, .. } => {
+                let text = format!("import of image '{name}' failed: {error}");
+                self.journal.tell_image(EventKind::Failed, &name, &text);
+                self.ask_volumes("an import failed");
+            }
+            ImportProgress::Fetching { .. } | ImportProgress::Writing { .. } => {}
+        }
+        self.imports.insert(name, progress);
+    }
+
+    fn operator_publish(&mut self, image: ImageName, published: bool) -> Result<Reply> {
+        self.image(&image, true)?;
+        let text = format!("image '{image}' is {}published", if published { "" } else { "not " });
+        let steps = vec![Step::FinishImage { image: image.clone(), published }];
+        self.run_steps(Subject::Image(image), "the operator's wish", steps);
+        Ok(accepted(text))
+    }
+
+    fn operator_remove_image(&mut self, image: ImageName) -> Result<Reply> {
+        self.image(&image, false)?;
+        let clones: Vec<String> = self.clones_of(&image);
+        if !clones.is_empty() {
+            let text = format!("remove image '{image}': disks came from it: {}", clones.join(", "));
+            return Err(Error::new(Kind::Busy, text));
+        }
+        let text = format!("image '{image}' is removed");
+        let mut steps = self.spare_removals(&image);
+        steps.push(Step::RemoveImage { image: image.clone() });
+        self.run_steps(Subject::Image(image), "the operator's wish", steps);
+        Ok(accepted(text))
+    }
+
+    fn clones_of(&self, image: &ImageName) -> Vec<String> {
+        let volumes = self.volumes.iter().flat_map(|all| all.volumes.values());
+        let owners = volumes.filter_map(|volume| match &volume.role {
+            Role::Disk { image: of, blade, slot, .. } if of == image => {
+                Some(format!("blade {blade} in slot {slot}"))
+            }
+            _ => None,
+        });
+        owners.collect()
+    }
+
+    fn spare_removals(&self, image: &ImageName) -> Vec<Step> {
+        let volumes = self.volumes.iter().flat_map(|all| all.volumes.values());
+        let spares = volumes.filter_map(|volume| match &volume.role {
+            Role::Spare { id, image: of } if of == image => Some(Step::RemoveVolume { volume: *id }),
+            _ => None,
+        });
+        spares.collect()
+    }
+
+    /// Says whether the image is there, and whole where `whole`.
+    fn image(&self, name: &ImageName, whole: bool) -> Result<()> {
+        let found = self.volumes.as_ref().and_then(|volumes| volumes.volumes.get(&name.lv_name()));
+        match found {
+            None => Err(Error::new(
+                Kind::Missing,
+                format!("find image '{name}': there is none, see 'sheath images'"),
+            )),
+            Some(volume) if whole && volume.state == VolumeState::Making => {
+                Err(Error::new(Kind::Busy, format!("use image '{name}': it is still being imported")))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn operator_reload(&mut self) -> Result<Reply> {
+        self.reload();
+        match self.config_faults.as_slice() {
+            [] => Ok(accepted("the configuration is in force".into())),
+            faults => {
+                Err(Error::invalid(format!("reload, the old configuration stays: {}", faults.join("; "))))
+            }
+        }
+    }
+
+    /// Reads the configuration again. A faulty one is refused as a whole, and the old one stays in force.
+    pub(super) fn reload(&mut self) {
+        match (self.outside.reload)() {
+            Ok(config) if config == *self.config && self.config_faults.is_empty() => {}
+            Ok(config) => {
+                (self.config, self.config_loaded, self.config_faults) =
+                    (Arc::new(config), self.now(), vec![]);
+                self.journal.tell(EventKind::Config, "new configuration in force");
+                self.make_chassis("new configuration");
+                self.converge_all("new configuration");
+            }
+            Err(faults) => {
+                let text = format!("configuration refused, the old one stays: {}", faults.join("; "));
+                self.journal.tell(EventKind::Problem, &text);
+                self.config_faults = faults;
+            }
+        }
+    }
+}
+
+/// Returns what would be done now, subject by subject; a plan that cannot be made is an error.
+fn preview(
+    host: &dyn Host,
+    chassis: &ChassisWish,
+    wishes: &[BladeWish],
+    volumes: &Volumes,
+) -> Result<Vec<PlanView>> {
+    let mut plans = vec![PlanView { subject: "chassis".into(), steps: apply::chassis_steps(host, chassis)? }];
+    for wish in wishes {
+        let subject = format!("blade {}", wish.blade);
+        plans.push(PlanView { subject, steps: apply::blade_steps(host, wish, volumes)? });
+    }
+    plans.retain(|plan| !plan.steps.is_empty());
+    Ok(plans)
+}
+
+fn accepted(message: String) -> Reply {
+    Reply::Accepted { message }
+}
+
+fn nobody(slot: Slot) -> Error {
+    Error::new(
+        Kind::Missing,
+        format!("find a blade in slot {slot}: none was seen there, see 'sheath blades'"),
+    )
+}

@@ -1,0 +1,258 @@
+//! Jobs out, reports in.
+
+use std::sync::Arc;
+
+use super::{Busy, Core, EventKind};
+use crate::{
+    apply::{Failure, Job, Report, Subject, Work},
+    model::{BladeId, ImageName, Role, Volume, VolumeId, VolumeState},
+    observed::Volumes,
+    plan::{self, Changed, Step},
+    policy,
+    status::Moment,
+};
+
+impl Core {
+    /// Hands a job to the lanes, or notes that its subject is to be looked at again.
+    fn submit(&mut self, subject: Subject, cause: &str, work: Work) {
+        if let Some(busy) = self.busy.get_mut(&subject) {
+            busy.again = Some(cause.to_owned());
+            return;
+        }
+        if subject != Subject::Question {
+            self.busy.insert(subject.clone(), Busy::default());
+        }
+        // A grant must be on disk before anything is done about it.
+        self.save();
+        (self.outside.submit)(Job { subject, cause: cause.to_owned(), work });
+    }
+
+    pub(super) fn ask(&mut self, question: crate::apply::Question) {
+        self.submit(Subject::Question, "question", Work::Ask(question));
+    }
+
+    pub(super) fn run_steps(&mut self, subject: Subject, cause: &str, steps: Vec<Step>) {
+        self.submit(subject, cause, Work::Steps(steps));
+    }
+
+    pub(super) fn make_chassis(&mut self, cause: &str) {
+        let files = (self.outside.files)(&self.config);
+        let wish = policy::chassis::wish(&self.config, files);
+        self.submit(Subject::Chassis, cause, Work::Chassis(wish));
+    }
+
+    pub(super) fn ask_volumes(&mut self, cause: &str) {
+        self.reported = self.now();
+        self.submit(Subject::Volumes, cause, Work::Report);
+    }
+
+    /// Asks for a report at the next tick but one: udev tells of our own steps too, many at a time.
+    pub(super) fn ask_volumes_soon(&mut self) {
+        let report_is_old = 28_000;
+        self.reported = self.reported.min(self.now().saturating_sub(report_is_old));
+    }
+
+    /// Makes one blade's disk and target as wished.
+    pub(super) fn converge(&mut self, id: BladeId, cause: &str) {
+        let (Some(volumes), Some(wish)) = (self.volumes.clone(), self.wish(id)) else { return };
+        if wish.disk.is_none() && wish.releases.is_empty() {
+            return;
+        }
+        self.submit(Subject::Blade(id), cause, Work::Blade { wish: Box::new(wish), volumes });
+    }
+
+    pub(super) fn converge_all(&mut self, cause: &str) {
+        let all: Vec<BladeId> = self.roster.blades.keys().copied().collect();
+        all.into_iter().for_each(|id| self.converge(id, cause));
+    }
+
+    pub(super) fn on_report(&mut self, mut report: Report) {
+        if report.subject == Subject::Question {
+            return;
+        }
+        let again = self.busy.remove(&report.subject).and_then(|busy| busy.again);
+        self.fold(&report.steps);
+        self.write_line(&report);
+        match (report.subject.clone(), report.volumes.take()) {
+            (Subject::Volumes, Some(volumes)) => self.on_volumes(volumes),
+            (Subject::Volumes, None) => self.on_failed("volumes", report.failure.as_ref()),
+            (Subject::Chassis, _) => self.on_failed("chassis", report.failure.as_ref()),
+            (Subject::Blade(id), _) => self.on_blade_done(id, &report),
+            (Subject::Spare(image), _) => {
+                self.on_failed(&format!("spare of '{image}'"), report.failure.as_ref())
+            }
+            (Subject::Image(image), _) => {
+                self.on_failed(&format!("image '{image}'"), report.failure.as_ref())
+            }
+            (Subject::Leftover(_) | Subject::Question, _) => {}
+        }
+        self.look_again(&report.subject, again);
+        self.tend();
+    }
+
+    /// One line per finished plan: subject, cause, steps, changed, time.
+    fn write_line(&mut self, report: &Report) {
+        let Report { subject, cause, steps, failure, .. } = report;
+        if let Some(failure) = failure {
+            let text = format!("plan for {subject} ({cause}) failed after {} steps: {failure}", steps.len());
+            return self.write_about(EventKind::Failed, subject, &text);
+        }
+        if report.changed() > 0 {
+            let (steps, changed, ms) = (steps.len(), report.changed(), report.elapsed.as_millis());
+            let text = format!("plan for {subject} ({cause}): {steps} steps, {changed} changed, {ms} ms");
+            self.write_about(EventKind::Plan, subject, &text);
+        }
+    }
+
+    fn write_about(&mut self, kind: EventKind, subject: &Subject, text: &str) {
+        match subject {
+            Subject::Blade(id) => self.tell(kind, *id, text),
+            Subject::Spare(image) | Subject::Image(image) => self.journal.tell_image(kind, image, text),
+            _ => self.journal.tell(kind, text),
+        }
+    }
+
+    fn look_again(&mut self, subject: &Subject, again: Option<String>) {
+        let Some(cause) = again else { return };
+        match subject {
+            Subject::Chassis => self.make_chassis(&cause),
+            Subject::Volumes => self.ask_volumes(&cause),
+            Subject::Blade(id) => self.converge(*id, &cause),
+            _ => {}
+        }
+    }
+
+    fn on_failed(&mut self, about: &str, failure: Option<&Failure>) {
+        match failure {
+            Some(failure) => self.complain(about, failure.to_string()),
+            None => self.solve(about),
+        }
+    }
+
+    /// Lets the cached LVM report follow the steps that ran.
+    fn fold(&mut self, steps: &[(Step, Changed)]) {
+        let Some(volumes) = &mut self.volumes else { return };
+        let volumes = Arc::make_mut(volumes);
+        steps.iter().for_each(|(step, _)| volumes.after(step, &self.config.pool.vg));
+    }
+
+    fn on_volumes(&mut self, volumes: Volumes) {
+        self.solve("volumes");
+        let first = self.volumes.is_none();
+        let before = self.volumes.replace(Arc::new(volumes));
+        self.learn();
+        self.watch_pool();
+        if first {
+            self.converge_all("start");
+            return;
+        }
+        let before = before.unwrap_or_default();
+        let touched: Vec<BladeId> = self
+            .roster
+            .blades
+            .iter()
+            .filter(|(_, blade)| {
+                let volume = blade.disk.as_ref().map(|disk| disk.volume.lv_name());
+                volume.is_some_and(|lv| !same(self.volume(&lv), before.volumes.get(&lv)))
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        touched.into_iter().for_each(|id| self.converge(id, "its volume changed"));
+    }
+
+    fn volume(&self, lv: &crate::model::LvName) -> Option<&Volume> {
+        self.volumes.as_ref()?.volumes.get(lv)
+    }
+
+    /// Learns whose disk is whose from the volumes' tags; consumed grants are told.
+    fn learn(&mut self) {
+        let Some(volumes) = self.volumes.clone() else { return };
+        let consumed = self.roster.learn(&volumes);
+        for id in consumed {
+            self.tell(EventKind::Installed, id, "its disk is ready");
+        }
+        for blade in self.roster.blades.values_mut() {
+            blade.releases.retain(|volume| volumes.volumes.contains_key(&volume.lv_name()));
+        }
+    }
+
+    fn watch_pool(&mut self) {
+        let Some(volumes) = &self.volumes else { return };
+        match plan::admit(&volumes.pool, self.config.pool.watermark) {
+            Ok(()) => self.solve("pool"),
+            Err(error) => self.complain("pool", error.to_string()),
+        }
+    }
+
+    fn on_blade_done(&mut self, id: BladeId, report: &Report) {
+        self.learn();
+        let now = self.now();
+        let served = report.wish.as_ref().and_then(|wish| wish.disk.as_ref());
+        let Some(blade) = self.roster.blades.get_mut(&id) else { return };
+        if let Some(failure) = &report.failure {
+            (blade.problem, blade.ready) = (Some(failure.to_string()), false);
+            self.answer_parked(|parked| parked.blade == id);
+            return;
+        }
+        blade.problem = None;
+        let volume = served.map(|disk| disk.export.backstore.volume);
+        blade.ready = volume.is_some() && blade.disk.as_ref().map(|disk| disk.volume) == volume;
+        if blade.ready {
+            blade.note(Moment::TargetReady, now);
+        }
+        let mut watched = self.served.lock().expect("no holder panics");
+        match served {
+            Some(disk) => {
+                drop(watched.insert(id, (disk.export.target.clone(), disk.export.initiator.clone())))
+            }
+            None => drop(watched.remove(&id)),
+        }
+        drop(watched);
+        self.answer_parked(|parked| parked.blade == id);
+    }
+
+    /// What is done when nothing is asked for: spares made, half-made volumes that nobody wants taken away.
+    fn tend(&mut self) {
+        let Some(volumes) = self.volumes.clone() else { return };
+        let blades_are_busy = self.busy.keys().any(|subject| matches!(subject, Subject::Blade(_)));
+        if blades_are_busy {
+            return;
+        }
+        if !self.busy.keys().any(|subject| matches!(subject, Subject::Spare(_))) {
+            let wanted = self.wanted();
+            for volume in plan::leftovers(&volumes, &wanted) {
+                let steps = vec![Step::RemoveBackstore { volume }, Step::RemoveVolume { volume }];
+                self.submit(Subject::Leftover(volume), "half-made and wanted by nobody", Work::Steps(steps));
+            }
+        }
+        let images = self.published().into_iter().map(|(name, _)| name);
+        let short: Vec<ImageName> = images.filter(|image| self.lacks_spare(&volumes, image)).collect();
+        short.into_iter().for_each(|image| self.make_spare(image));
+    }
+
+    fn lacks_spare(&self, volumes: &Volumes, image: &ImageName) -> bool {
+        let taken = self.wanted();
+        let ready = volumes.volumes.values().filter(|volume| {
+            volume.state == VolumeState::Ready
+                && matches!(&volume.role, Role::Spare { id, image: of } if of == image && !taken.contains(id))
+        });
+        let subject = Subject::Spare(image.clone());
+        let failed = self.problems.contains_key(&subject.to_string());
+        ready.count() < usize::from(self.config.profile_of(image).spares)
+            && !failed
+            && !self.busy.contains_key(&subject)
+    }
+
+    fn make_spare(&mut self, image: ImageName) {
+        let Some(volumes) = self.volumes.clone() else { return };
+        let volume = VolumeId((self.outside.fresh)());
+        let make = Box::new(policy::make(&self.config, &image, volume));
+        self.submit(Subject::Spare(image), "too few spares", Work::Spare { volume, make, volumes });
+    }
+}
+
+/// Returns whether two reports of a volume say the same of what plans look at.
+fn same(a: Option<&Volume>, b: Option<&Volume>) -> bool {
+    let of = |volume: &Volume| (volume.role.clone(), volume.state, volume.active, volume.size);
+    a.map(of) == b.map(of)
+}

@@ -1,0 +1,3 @@
+//! sheathd: wiring of the rooms, start, privileges, shutdown.
+
+pub mod core;
