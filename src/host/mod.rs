@@ -7,13 +7,21 @@
 pub mod cmd;
 pub mod file;
 pub mod sim;
+pub mod configfs;
+pub mod keys;
+pub mod lio;
+
+pub use crate::observed::{
+    AuthState, MapState, ObservedAcl, ObservedBackstore, ObservedExport, ObservedTarget, Session, SessionKind,
+    TargetSummary, Volumes,
+};
 
 use std::path::PathBuf;
 
 use crate::{
     error::Result,
     model::{Chap, Credentials, Iqn, PortName, VolumeId},
-    observed::{ObservedChassis, ObservedExport, Session, TargetSummary, Volumes},
+    observed::ObservedChassis,
     plan::{Changed, Step},
 };
 

@@ -1,0 +1,202 @@
+//! LIO through configfs: one backstore, target, TPG, LUN and ACL per blade's disk.
+//!
+//! [`Lio`] has one verb per step of a plan. Each says a result, looks first, and does only what is missing, so that
+//! running it again after a crash at any point goes on where it stopped. [`Lio::export`] reads back what the verbs set,
+//! and [`Lio::targets`] lists everything, foreign targets too; those are never touched. In which order the steps run,
+//! and whether they should at all, is decided in `plan` and `policy`.
+//!
+//! What the kernel punishes is kept in one place each: attributes go out after a backstore's `enable` (`profile`; the
+//! other order oopses Linux 6.1), a secret never ends with a newline (`configfs`), and sessions go before LUNs (`acl`).
+//!
+//! ```no_run
+//! use std::path::PathBuf;
+//! use sheath::{
+//!     host::{keys::MasterKey, lio::{Acl, Lio}},
+//!     model::{Backstore, Chap, Iqn, NopIn, Portal, VolumeId},
+//! };
+//!
+//! # fn main() -> sheath::error::Result<()> {
+//! let prefix: Iqn = "iqn.2026-11.org.example".parse()?;
+//! let (target, initiator) = (prefix.join("b-525400123456")?, prefix.join("i-525400123456")?);
+//! let disk = Backstore { volume: VolumeId(7), device: PathBuf::from("/dev/vg/sheath-vol-7") };
+//! let acl = Acl { initiator: &initiator, volume: disk.volume, chap: Chap::OneWay, nopin: NopIn::On };
+//!
+//! let keys = MasterKey::load("/etc/sheath/master.key".as_ref())?;
+//! let lio = Lio::new(PathBuf::from("/sys/kernel/config/target"), prefix, keys);
+//! lio.backstore(&disk)?;
+//! lio.target(&target)?;
+//! lio.lun(&target, &disk)?;
+//! lio.acl(&target, &acl)?;
+//! lio.map_lun(&target, &initiator)?;
+//! lio.portal(&target, Portal("10.0.0.1:3260".parse().expect("an address")))?;
+//! lio.enable(&target)?; // last: nobody ever sees a half-made target
+//! println!("{:?}", lio.export(&target, disk.volume)?);
+//! # Ok(())
+//! # }
+//! ```
+
+mod acl;
+mod auth;
+mod backstore;
+mod info;
+mod observe;
+mod profile;
+mod target;
+
+#[cfg(test)]
+mod fake;
+
+use std::path::PathBuf;
+
+pub use acl::Acl;
+
+use super::{configfs::Node, keys::MasterKey};
+use crate::{
+    error::{Error, Kind, Result},
+    model::{Iqn, VolumeId},
+    plan::Changed,
+};
+
+/// The prefix of every backstore's name that is ours.
+const BACKSTORE_PREFIX: &str = "sheath-";
+/// The one TPG of a target of ours. Canonical decimal: LIO would take `tpgt_01` as another folder of the same tag.
+const TPG: &str = "tpgt_1";
+/// The one LUN of a target of ours, and of an ACL.
+const LUN: &str = "lun_0";
+
+/// LIO, as we drive it.
+#[derive(Debug)]
+pub struct Lio {
+    root: Node,
+    prefix: Iqn,
+    keys: MasterKey,
+}
+
+impl Lio {
+    /// Returns the LIO below `root` (`/sys/kernel/config/target`); targets below `prefix` are ours, credentials are
+    /// derived from `keys`.
+    pub fn new(root: PathBuf, prefix: Iqn, keys: MasterKey) -> Self {
+        Self { root: Node::root(root), prefix, keys }
+    }
+
+    /// Makes sure that LIO and its iSCSI fabric are there: what the agent asks for at its start.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] where a module or a mount is missing; the text says what to run.
+    pub fn check(&self) -> Result<()> {
+        self.fabric().map(drop)
+    }
+
+    /// Returns LIO's root folder, if LIO is there.
+    fn loaded(&self) -> Result<&Node> {
+        if self.root.exists() {
+            return Ok(&self.root);
+        }
+        let fix =
+            "mount configfs on '/sys/kernel/config', then 'modprobe -a target_core_mod iscsi_target_mod'";
+        Err(Error::new(Kind::Missing, format!("LIO is not there (no '{}'): {fix}", self.root)))
+    }
+
+    /// Returns the iSCSI fabric's folder after making it, which loads its module where it may.
+    fn fabric(&self) -> Result<Node> {
+        let fabric = self.loaded()?.at("iscsi");
+        match fabric.make() {
+            Ok(_) => Ok(fabric),
+            // The kernel answers EINVAL or ENOENT for a module that it does not find.
+            Err(e) if matches!(e.kind(), Kind::Invalid | Kind::Missing) => {
+                let fix = "run 'modprobe iscsi_target_mod'";
+                Err(Error::new(Kind::Missing, format!("LIO's iSCSI fabric is not there: {fix}")).because(e))
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Returns the folder of a target of ours, there or not.
+    fn target_node(&self, target: &Iqn) -> Result<Node> {
+        if target.is_below(&self.prefix) {
+            return Ok(self.loaded()?.at("iscsi").at(target.as_str()));
+        }
+        Err(Error::new(
+            Kind::Denied,
+            format!("target '{target}' is not ours: it is not below '{}'", self.prefix),
+        ))
+    }
+
+    /// Returns the TPG of a target of ours, there or not.
+    fn tpg(&self, target: &Iqn) -> Result<Node> {
+        Ok(self.target_node(target)?.at(TPG))
+    }
+
+    /// Returns the folders of a volume's HBA and backstore, there or not.
+    fn backstore_nodes(&self, volume: VolumeId) -> Result<(Node, Node)> {
+        let name = volume.lv_name();
+        if !name.as_str().starts_with(BACKSTORE_PREFIX) {
+            return Err(Error::new(Kind::Denied, format!("backstore '{name}' is not ours")));
+        }
+        let hba = self.loaded()?.at("core").at(format!("iblock_{}", volume.hba()));
+        let device = hba.at(name.as_str());
+        Ok((hba, device))
+    }
+}
+
+/// Returns `Changed` where one of them is. An array's items are made in order, so it reads like the steps it holds.
+fn any<const N: usize>(all: [Changed; N]) -> Changed {
+    Changed::from_bool(all.contains(&Changed::Changed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{fake::Fake, *};
+
+    #[test]
+    fn without_lio_every_answer_says_what_to_run() {
+        let lio = Fake::lio_at("/nowhere/target");
+        let (target, volume) = (Fake::target(), Fake::backstore().volume);
+        let errors = [
+            lio.check().unwrap_err(),
+            lio.targets().unwrap_err(),
+            lio.export(&target, volume).unwrap_err(),
+            lio.target(&target).unwrap_err(),
+            lio.backstore(&Fake::backstore()).unwrap_err(),
+            lio.session(&target, &Fake::initiator()).unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.kind(), Kind::Missing);
+            assert!(
+                error.chain().contains("modprobe -a target_core_mod iscsi_target_mod"),
+                "{}",
+                error.chain()
+            );
+        }
+    }
+
+    #[test]
+    fn a_target_that_is_not_below_our_prefix_is_denied_to_every_verb() {
+        let fake = Fake::new();
+        let (lio, foreign, initiator) =
+            (&fake.lio, "iqn.2003-01.org.other:x".parse().unwrap(), Fake::initiator());
+        let errors = [
+            lio.target(&foreign).map(drop),
+            lio.lun(&foreign, &Fake::backstore()).map(drop),
+            lio.acl(&foreign, &Fake::acl(&initiator)).map(drop),
+            lio.map_lun(&foreign, &initiator).map(drop),
+            lio.portal(&foreign, Fake::portal()).map(drop),
+            lio.enable(&foreign).map(drop),
+            lio.disable(&foreign).map(drop),
+            lio.remove_acl(&foreign, initiator.as_str()).map(drop),
+            lio.remove_target(&foreign).map(drop),
+            lio.export(&foreign, Fake::backstore().volume).map(drop),
+        ];
+        for error in errors {
+            assert_eq!(error.unwrap_err().kind(), Kind::Denied);
+        }
+    }
+
+    #[test]
+    fn every_volume_has_a_backstore_name_that_is_ours() {
+        let fake = Fake::new();
+        let (hba, device) = fake.lio.backstore_nodes(VolumeId(u128::MAX)).unwrap();
+        assert_eq!(hba.name(), "iblock_2147483647");
+        assert!(device.name().starts_with(BACKSTORE_PREFIX));
+    }
+}

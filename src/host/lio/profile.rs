@@ -1,0 +1,174 @@
+//! The attributes that we set, one table for a TPG and one for a backstore: made so, and compared.
+//!
+//! A backstore's attributes go out after its `enable`: on Linux 6.1 writing `emulate_tpu` before it is a kernel oops.
+//! Everything that is not in a table keeps the kernel's default.
+
+use std::io;
+
+use crate::{
+    error::{Error, Result},
+    host::configfs::Node,
+    plan::Changed,
+};
+
+/// A TPG of ours: nobody in without an ACL and CHAP, nobody else is told that it exists.
+///
+/// `generate_node_acls` comes first: while it is 1, LIO ignores a 0 for `cache_dynamic_acls`.
+pub(super) const TPG: [(&str, &str); 7] = [
+    ("attrib/generate_node_acls", "0"),
+    ("attrib/cache_dynamic_acls", "0"),
+    ("attrib/authentication", "1"),
+    ("attrib/demo_mode_write_protect", "1"),
+    ("attrib/prod_mode_write_protect", "0"),
+    // The default of 1 shows the target to every initiator that asks, ACL or not.
+    ("attrib/demo_mode_discovery", "0"),
+    // Not `CHAP,None`: an initiator would choose None.
+    ("param/AuthMethod", "CHAP"),
+];
+
+/// What a backstore's attribute should be, given what it is.
+enum Rule {
+    /// 1, where the device can discard.
+    OneWhereDiscard,
+    /// At most this many blocks: some drivers claim 4294967288.
+    AtMost(u64),
+}
+
+/// A backstore of ours.
+const BACKSTORE: [(&str, Rule); 2] = [
+    // Thin provisioning: the blade's discards reach the pool.
+    ("attrib/emulate_tpu", Rule::OneWhereDiscard),
+    ("attrib/optimal_sectors", Rule::AtMost(2048)),
+];
+
+/// Returns whether the TPG has our profile.
+pub(super) fn tpg_holds(tpg: &Node) -> Result<bool> {
+    for (attribute, value) in TPG {
+        if tpg.read_if_there(attribute)?.as_deref() != Some(value) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Gives the TPG our profile.
+pub(super) fn apply_tpg(tpg: &Node) -> Result<Changed> {
+    let mut changed = false;
+    for (attribute, value) in TPG {
+        changed |= tpg.set(attribute, value)? == Changed::Changed;
+    }
+    Ok(Changed::from_bool(changed))
+}
+
+/// Returns whether the backstore has our profile, as far as its device can.
+pub(super) fn backstore_holds(device: &Node) -> Result<bool> {
+    for (attribute, rule) in &BACKSTORE {
+        let now = device.read(attribute)?;
+        let drifted = match rule {
+            Rule::OneWhereDiscard => now != "1" && can_discard(device)?,
+            Rule::AtMost(max) => above(&now, *max),
+        };
+        if drifted {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Gives the backstore, which is enabled, our profile.
+pub(super) fn apply_backstore(device: &Node) -> Result<Changed> {
+    let mut changed = false;
+    for (attribute, rule) in &BACKSTORE {
+        let now = device.read(attribute)?;
+        changed |= match rule {
+            // Asked even where LIO does not know of a discard yet: it looks at the device again then.
+            Rule::OneWhereDiscard => now != "1" && write_if_supported(device, attribute)?,
+            Rule::AtMost(max) if above(&now, *max) => {
+                // More than the hardware's own limit is EINVAL.
+                let limit = device.read("attrib/hw_max_sectors")?.parse().unwrap_or(*max);
+                device.write(attribute, &limit.min(*max).to_string())?;
+                true
+            }
+            Rule::AtMost(_) => false,
+        };
+    }
+    Ok(Changed::from_bool(changed))
+}
+
+/// Returns whether LIO found that the device can discard.
+fn can_discard(device: &Node) -> Result<bool> {
+    Ok(device.read_if_there("attrib/max_unmap_block_desc_count")?.is_some_and(|count| count != "0"))
+}
+
+fn above(now: &str, max: u64) -> bool {
+    now.parse().is_ok_and(|now: u64| now > max)
+}
+
+/// Writes 1; returns `false` where the device cannot do that.
+fn write_if_supported(device: &Node, attribute: &str) -> Result<bool> {
+    match device.write(attribute, "1") {
+        Err(e) if errno(&e) == Some(nix::libc::ENOSYS) => Ok(false),
+        written => written.map(|()| true),
+    }
+}
+
+fn errno(error: &Error) -> Option<i32> {
+    std::error::Error::source(error)?.downcast_ref::<io::Error>()?.raw_os_error()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::fake::Fake, *};
+
+    #[test]
+    fn every_attribute_is_in_a_table_once() {
+        let all: Vec<_> = TPG.iter().map(|row| row.0).chain(BACKSTORE.iter().map(|row| row.0)).collect();
+        let once: std::collections::BTreeSet<_> = all.iter().collect();
+        assert_eq!(all.len(), once.len());
+        assert!(TPG[0].0.ends_with("generate_node_acls"), "the order matters: see the table's doc");
+    }
+
+    #[test]
+    fn one_changed_attribute_is_drift_and_is_put_right() {
+        let fake = Fake::new();
+        let tpg = fake.make_tpg();
+        assert!(!tpg_holds(&tpg).unwrap(), "the kernel's defaults are not our profile");
+        assert_eq!(apply_tpg(&tpg).unwrap(), Changed::Changed);
+        for (attribute, value) in TPG {
+            assert!(tpg_holds(&tpg).unwrap());
+            assert_eq!(apply_tpg(&tpg).unwrap(), Changed::AlreadyTrue);
+            tpg.write(attribute, "foreign").unwrap();
+            assert!(!tpg_holds(&tpg).unwrap(), "{attribute}");
+            apply_tpg(&tpg).unwrap();
+            assert_eq!(tpg.read(attribute).unwrap(), value);
+        }
+    }
+
+    #[test]
+    fn a_device_without_discard_has_not_drifted() {
+        let fake = Fake::new();
+        let device = fake.make_backstore();
+        device.write("attrib/max_unmap_block_desc_count", "0").unwrap();
+        assert!(backstore_holds(&device).unwrap());
+        device.write("attrib/max_unmap_block_desc_count", "1").unwrap();
+        assert!(!backstore_holds(&device).unwrap());
+        assert_eq!(apply_backstore(&device).unwrap(), Changed::Changed);
+        assert!(backstore_holds(&device).unwrap());
+        assert_eq!(apply_backstore(&device).unwrap(), Changed::AlreadyTrue);
+    }
+
+    #[test]
+    fn absurd_optimal_sectors_become_sane_and_never_exceed_the_hardware() {
+        let fake = Fake::new();
+        let device = fake.make_backstore();
+        for (now, hardware, then) in
+            [("4294967288", "4294967288", "2048"), ("4096", "248", "248"), ("256", "4096", "256")]
+        {
+            device.write("attrib/optimal_sectors", now).unwrap();
+            device.write("attrib/hw_max_sectors", hardware).unwrap();
+            apply_backstore(&device).unwrap();
+            assert_eq!(device.read("attrib/optimal_sectors").unwrap(), then);
+            assert!(backstore_holds(&device).unwrap());
+        }
+    }
+}
