@@ -5,15 +5,16 @@
 //! for tests and fault injection.
 
 pub mod cmd;
-pub mod file;
-pub mod sim;
 pub mod configfs;
+pub mod file;
 pub mod keys;
 pub mod lio;
+pub mod netlink;
+pub mod sim;
 
 pub use crate::observed::{
-    AuthState, MapState, ObservedAcl, ObservedBackstore, ObservedExport, ObservedTarget, Session, SessionKind,
-    TargetSummary, Volumes,
+    AuthState, MapState, ObservedAcl, ObservedBackstore, ObservedExport, ObservedTarget, Session,
+    SessionKind, TargetSummary, Volumes,
 };
 
 use std::path::PathBuf;
