@@ -10,9 +10,11 @@
 //!   /etc/sheath, leases ──► files::…  ─────┘
 //! ```
 
+pub mod files;
 mod fold;
 pub mod netlink;
 mod reactor;
+pub mod udev;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -141,4 +143,19 @@ pub struct Link {
 /// Tells that a source failed. Nobody listening is no error: the daemon is ending then.
 fn trouble(events: &Events, source: Source, error: &Error) {
     let _ = events.send(WatchEvent::Trouble { source, text: error.chain() });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_source_can_be_a_task_of_any_runtime() {
+        fn is_task(_: impl Future<Output = ()> + Send + 'static) {}
+        let (events, _) = tokio::sync::mpsc::unbounded_channel();
+        is_task(netlink::run("br0".parse().unwrap(), events.clone()));
+        is_task(udev::run(events.clone()));
+        is_task(files::config("/etc/sheath".into(), events.clone()));
+        is_task(files::leases("/run/leases".into(), events));
+    }
 }
