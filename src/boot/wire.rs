@@ -44,6 +44,18 @@ pub enum Ask {
     },
 }
 
+impl Ask {
+    /// Returns the question's name, for a log.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Start => "what to do",
+            Self::Menu => "for the menu",
+            Self::Choose { .. } => "for its choice",
+            Self::BootFailed { .. } => "after a failed boot",
+        }
+    }
+}
+
 /// A line of the menu.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -100,6 +112,22 @@ pub enum Answer {
         /// How long to sleep.
         seconds: u32,
     },
+}
+
+impl Answer {
+    /// Returns the answer's name, for a log: never what it holds.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Menu(_) => "to show the menu",
+            Self::Wait { .. } => "to wait",
+            Self::Progress { .. } => "that work is under way",
+            Self::Boot(_) => "to boot its disk",
+            Self::Restart { .. } => "to restart",
+            Self::Firmware { .. } => "to go on with its firmware",
+            Self::Refused { .. } => "that it is refused",
+            Self::Failed { .. } => "that something failed",
+        }
+    }
 }
 
 /// A menu.

@@ -4,3 +4,4 @@
 //! the reverse. Nothing here decides anything.
 
 pub mod api;
+pub mod unix;

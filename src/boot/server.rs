@@ -1,0 +1,116 @@
+//! The HTTP server that blades talk to: a question in a URL, an iPXE script as the answer.
+//!
+//! It runs in sheath-bootd, without privileges. It knows one thing for sure, the address at the other end of the
+//! connection; everything else is a claim that it passes on to sheathd. `connections` bounds what a blade can use up,
+//! `query` reads its words, `script` writes the answer.
+//!
+//! | path | question |
+//! |---|---|
+//! | `GET /v1/start.ipxe` | none: a constant script that asks until the appliance answers |
+//! | `GET /v1/boot` | [`Ask::Start`](super::wire::Ask::Start) |
+//! | `GET /v1/menu` | [`Ask::Menu`](super::wire::Ask::Menu) |
+//! | `GET /v1/choose` | [`Ask::Choose`](super::wire::Ask::Choose) |
+//! | `GET /v1/failed` | [`Ask::BootFailed`](super::wire::Ask::BootFailed) |
+
+use std::{net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
+
+use axum::{
+    Extension, Router,
+    body::Body,
+    extract::{Query, State, rejection::QueryRejection},
+    http::{Method, Response, StatusCode},
+    routing::get,
+};
+use tokio::{net::TcpListener, time::timeout};
+
+pub use super::connections::Limits;
+use super::{
+    agent,
+    connections::{self, Ends, plain},
+    query::Words,
+    script,
+    wire::{Answer, BootRequest},
+};
+use crate::{
+    control::unix,
+    error::{Error, Kind, Result},
+};
+
+/// How long sheathd may take: it holds back an answer for about ten seconds while work is under way.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(25);
+/// Longest answer of sheathd: a menu of all images fits many times over.
+const MAX_ANSWER: usize = 256 * 1024;
+/// How long a blade sleeps when sheathd is away.
+const AWAY_SLEEP: u32 = 5;
+
+/// Serves blades until `stop` is ready, asking sheathd at the socket `agent`.
+pub async fn serve(listener: TcpListener, agent: PathBuf, limits: Limits, stop: impl Future<Output = ()>) {
+    let router = Router::new()
+        .route("/v1/start.ipxe", get(start))
+        .route("/v1/boot", get(|agent, ends, words| answer(agent, ends, words, Words::start)))
+        .route("/v1/menu", get(|agent, ends, words| answer(agent, ends, words, Words::menu)))
+        .route("/v1/choose", get(|agent, ends, words| answer(agent, ends, words, Words::choose)))
+        .route("/v1/failed", get(|agent, ends, words| answer(agent, ends, words, Words::failed)))
+        .fallback(async || plain(StatusCode::NOT_FOUND, "there is nothing here"))
+        .method_not_allowed_fallback(async || plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered"))
+        .with_state(Arc::new(agent));
+    connections::serve(listener, router, limits, stop).await;
+}
+
+async fn start(Extension(ends): Extension<Ends>) -> Response<Body> {
+    log::debug!("{} starts", ends.peer);
+    plain_script(&script::start(&base(ends)))
+}
+
+async fn answer(
+    State(agent): State<Arc<PathBuf>>,
+    Extension(ends): Extension<Ends>,
+    words: std::result::Result<Query<Words>, QueryRejection>,
+    read: fn(Words, Ipv4Addr) -> Result<BootRequest>,
+) -> Response<Body> {
+    let words = words.map_err(|e| Error::invalid("read the question").because(e));
+    let request = match words.and_then(|Query(words)| read(words, ends.peer)) {
+        Ok(request) => request,
+        Err(e) => {
+            log::warn!("a question of {} is refused: {}", ends.peer, e.chain());
+            return plain(StatusCode::BAD_REQUEST, &e.to_string());
+        }
+    };
+    let asked = request.ask.clone();
+    let answer = ask(&agent, &request).await.unwrap_or_else(|e| {
+        log::warn!("a question of {} waits: {}", ends.peer, e.chain());
+        let message = "The appliance is starting. Trying again".to_owned();
+        Answer::Wait { message, seconds: AWAY_SLEEP }
+    });
+    log::debug!("{} asked {}, is told {}", ends.peer, asked.word(), answer.word());
+    plain_script(&script::render(&answer, &base(ends)))
+}
+
+/// Asks sheathd.
+async fn ask(agent: &std::path::Path, request: &BootRequest) -> Result<Answer> {
+    let body = serde_json::to_vec(request).expect("a question is plain data");
+    let asking = async {
+        let (status, body) = unix::send(agent, Method::POST, agent::PATH, body).await?;
+        let body = unix::whole(body, MAX_ANSWER).await?;
+        if status != StatusCode::OK {
+            return Err(Error::new(Kind::Failed, format!("ask sheathd: it answered {status}")));
+        }
+        // The cause would quote the answer, which may hold a password.
+        serde_json::from_slice(&body)
+            .map_err(|e| Error::new(Kind::Failed, format!("read sheathd's answer, column {}", e.column())))
+    };
+    timeout(ANSWER_DEADLINE, asking)
+        .await
+        .unwrap_or_else(|_| Err(Error::new(Kind::Timeout, "ask sheathd: no answer in time")))
+}
+
+fn base(ends: Ends) -> String {
+    format!("http://{}", ends.local)
+}
+
+fn plain_script(text: &str) -> Response<Body> {
+    plain(StatusCode::OK, text.trim_end())
+}
+
+#[cfg(test)]
+mod tests;
