@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod boot;
+pub mod bootd;
 pub mod config;
 pub mod control;
 pub mod daemon;

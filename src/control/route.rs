@@ -1,0 +1,229 @@
+//! Where requests live in HTTP: both directions beside each other, so that client and server cannot disagree.
+//!
+//! Pure: no sockets here. The table is the one at the head of [`super::api`].
+
+use axum::http::Method;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::api::{ImportRequest, Reply, Request};
+use crate::{
+    error::{Error, Kind, Result},
+    model::{BladeId, ImageName},
+};
+
+/// Body of `install`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InstallBody {
+    image: ImageName,
+    #[serde(default)]
+    replace: bool,
+}
+
+/// Body of `move`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MoveBody {
+    blade: BladeId,
+}
+
+/// Body of `publish`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PublishBody {
+    published: bool,
+}
+
+/// A request as HTTP sees it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Route {
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) body: Vec<u8>,
+}
+
+impl Request {
+    /// Returns where this request lives.
+    pub(super) fn route(&self) -> Route {
+        let get = |path: &str| Route { method: Method::GET, path: path.to_owned(), body: Vec::new() };
+        match self {
+            Self::Status => get("/v1/status"),
+            Self::Blades => get("/v1/blades"),
+            Self::Images => get("/v1/images"),
+            Self::Targets => get("/v1/targets"),
+            Self::Plan => get("/v1/plan"),
+            Self::Install { slot, image, replace } => {
+                let body = InstallBody { image: image.clone(), replace: *replace };
+                post(format!("/v1/blades/{slot}/install"), Some(&body))
+            }
+            Self::Release { slot } => post(format!("/v1/blades/{slot}/release"), NOTHING),
+            Self::Move { slot, blade } => {
+                post(format!("/v1/blades/{slot}/move"), Some(&MoveBody { blade: *blade }))
+            }
+            Self::Import(import) => post("/v1/images".to_owned(), Some(import)),
+            Self::ImportProgress { name } => get(&format!("/v1/images/{name}/import")),
+            Self::Publish { name, published } => {
+                post(format!("/v1/images/{name}/publish"), Some(&PublishBody { published: *published }))
+            }
+            Self::RemoveImage { name } => {
+                Route { method: Method::DELETE, path: format!("/v1/images/{name}"), body: Vec::new() }
+            }
+            Self::Reload => post("/v1/reload".to_owned(), NOTHING),
+        }
+    }
+
+    /// Returns the request that lives here.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] where none does, [`Kind::Invalid`] where its words are wrong.
+    pub(super) fn at(method: &Method, path: &str, body: &[u8]) -> Result<Self> {
+        let parts: Vec<&str> = path.split('/').skip(1).collect();
+        match (method.as_str(), parts.as_slice()) {
+            ("GET", ["v1", "status"]) => Ok(Self::Status),
+            ("GET", ["v1", "blades"]) => Ok(Self::Blades),
+            ("GET", ["v1", "images"]) => Ok(Self::Images),
+            ("GET", ["v1", "targets"]) => Ok(Self::Targets),
+            ("GET", ["v1", "plan"]) => Ok(Self::Plan),
+            ("POST", ["v1", "blades", slot, "install"]) => {
+                let (slot, InstallBody { image, replace }) = (slot.parse()?, read(body)?);
+                Ok(Self::Install { slot, image, replace })
+            }
+            ("POST", ["v1", "blades", slot, "release"]) => Ok(Self::Release { slot: slot.parse()? }),
+            ("POST", ["v1", "blades", slot, "move"]) => {
+                let (slot, MoveBody { blade }) = (slot.parse()?, read(body)?);
+                Ok(Self::Move { slot, blade })
+            }
+            ("POST", ["v1", "images"]) => read::<ImportRequest>(body).map(Self::Import),
+            ("GET", ["v1", "images", name, "import"]) => Ok(Self::ImportProgress { name: name.parse()? }),
+            ("POST", ["v1", "images", name, "publish"]) => {
+                let (name, PublishBody { published }) = (name.parse()?, read(body)?);
+                Ok(Self::Publish { name, published })
+            }
+            ("DELETE", ["v1", "images", name]) => Ok(Self::RemoveImage { name: name.parse()? }),
+            ("POST", ["v1", "reload"]) => Ok(Self::Reload),
+            _ => Err(Error::new(
+                Kind::Missing,
+                format!("there is no request '{method} {}'", path.escape_debug()),
+            )),
+        }
+    }
+
+    /// Returns whether this request changes anything.
+    pub fn changes(&self) -> bool {
+        match self {
+            Self::Status
+            | Self::Blades
+            | Self::Images
+            | Self::Targets
+            | Self::Plan
+            | Self::ImportProgress { .. } => false,
+            Self::Install { .. }
+            | Self::Release { .. }
+            | Self::Move { .. }
+            | Self::Import(_)
+            | Self::Publish { .. }
+            | Self::RemoveImage { .. }
+            | Self::Reload => true,
+        }
+    }
+
+    /// Returns the reply to this request that `bytes` hold.
+    ///
+    /// A reply does not say what it is, so the request does: an empty list is blades for one and images for another.
+    pub(super) fn reply(&self, bytes: &[u8]) -> Result<Reply> {
+        /// The one reply that has no type of its own.
+        #[derive(Deserialize)]
+        struct Accepted {
+            message: String,
+        }
+        match self {
+            Self::Status => answer(bytes).map(Reply::Status),
+            Self::Blades => answer(bytes).map(Reply::Blades),
+            Self::Images => answer(bytes).map(Reply::Images),
+            Self::Targets => answer(bytes).map(Reply::Targets),
+            Self::Plan => answer(bytes).map(Reply::Plan),
+            Self::ImportProgress { .. } => answer(bytes).map(Reply::ImportProgress),
+            Self::Install { .. }
+            | Self::Release { .. }
+            | Self::Move { .. }
+            | Self::Import(_)
+            | Self::Publish { .. }
+            | Self::RemoveImage { .. }
+            | Self::Reload => answer(bytes).map(|Accepted { message }| Reply::Accepted { message }),
+        }
+    }
+}
+
+/// No body; the type only tells the compiler what is not there.
+const NOTHING: Option<&()> = None;
+
+fn post<T: Serialize>(path: String, body: Option<&T>) -> Route {
+    let body = body.map(|body| serde_json::to_vec(body).expect("a request is plain data"));
+    Route { method: Method::POST, path, body: body.unwrap_or_default() }
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    serde_json::from_slice(body).map_err(|e| Error::invalid("read the request's body").because(e))
+}
+
+fn answer<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|e| Error::new(Kind::Failed, "read sheathd's answer").because(e))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Returns one of each request.
+    pub(crate) fn each() -> Vec<Request> {
+        let slot = || "3".parse().unwrap();
+        let name = || "debian13.2".parse::<ImageName>().unwrap();
+        let source = "https://images.example.org/a b.qcow2".to_owned();
+        vec![
+            Request::Status,
+            Request::Blades,
+            Request::Images,
+            Request::Targets,
+            Request::Plan,
+            Request::Install { slot: slot(), image: name(), replace: true },
+            Request::Release { slot: slot() },
+            Request::Move { slot: slot(), blade: "b-525400123456".parse().unwrap() },
+            Request::Import(ImportRequest { name: name(), source, publish: true }),
+            Request::ImportProgress { name: name() },
+            Request::Publish { name: name(), published: false },
+            Request::RemoveImage { name: name() },
+            Request::Reload,
+        ]
+    }
+
+    #[test]
+    fn each_request_is_found_where_it_lives() {
+        for request in each() {
+            let Route { method, path, body } = request.route();
+            assert_eq!(Request::at(&method, &path, &body).unwrap(), request);
+            assert!(method != Method::GET || !request.changes(), "{request:?}: a GET changes nothing");
+        }
+    }
+
+    #[test]
+    fn wrong_words_are_invalid_and_wrong_places_are_missing() {
+        let kind = |method, path, body: &str| Request::at(&method, path, body.as_bytes()).unwrap_err().kind();
+        assert_eq!(kind(Method::POST, "/v1/blades/0/release", ""), Kind::Invalid);
+        assert_eq!(kind(Method::POST, "/v1/blades/3/install", ""), Kind::Invalid);
+        assert_eq!(
+            kind(Method::POST, "/v1/blades/3/install", r#"{"image":"a","replce":true}"#),
+            Kind::Invalid
+        );
+        assert_eq!(kind(Method::DELETE, "/v1/images/..", ""), Kind::Invalid);
+        assert_eq!(kind(Method::POST, "/v1/status", ""), Kind::Missing);
+        assert_eq!(kind(Method::GET, "/v1/status/", ""), Kind::Missing);
+        assert_eq!(kind(Method::GET, "*", ""), Kind::Missing);
+    }
+
+    #[test]
+    fn an_empty_list_is_what_was_asked_for() {
+        assert_eq!(Request::Images.reply(b"[]").unwrap(), Reply::Images(Vec::new()));
+        assert_eq!(Request::Blades.reply(b"[]").unwrap(), Reply::Blades(Vec::new()));
+        assert!(Request::Status.reply(b"[]").is_err());
+    }
+}
