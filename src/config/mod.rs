@@ -1,7 +1,19 @@
 //! What the administrator wishes: `/etc/sheath/sheath.toml`, checked as a whole before any of it is believed.
 //!
 //! `raw` only records what was written; `check` turns it into [`Config`] and gathers every fault with file, line and
-//! key. Nothing here reads the machine: whether a port exists is for `host` to say.
+//! key. `keys` is the table of all keys. Nothing here reads the machine: whether a port exists is for `host` to say.
+
+mod check;
+mod fault;
+mod initial;
+mod keys;
+mod network;
+mod raw;
+
+pub use check::parse;
+pub use fault::Fault;
+pub use initial::{Initial, SAMPLE, render_initial};
+pub use keys::{KEYS, Key};
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 

@@ -1,0 +1,76 @@
+//! `[image.NAME]`: what disks made from an image are like.
+
+use std::collections::BTreeMap;
+
+use toml::{Spanned, de::DeValue};
+
+use super::{number, parsed};
+use crate::{
+    config::{
+        ImageProfile,
+        raw::{Reader, Section},
+    },
+    model::{Bytes, ExtraPartition, ImageName, PartitionKind},
+};
+
+/// Partitions are aligned to it; a smaller one would be nothing.
+const SMALLEST: Bytes = Bytes::mib(1);
+
+pub(super) fn images(reader: &mut Reader<'_>, top: &Section<'_, '_>) -> BTreeMap<ImageName, ImageProfile> {
+    let section = top.table(reader, "image", "image");
+    let mut images = BTreeMap::new();
+    for (key, section) in section.tables(reader, "image.NAME") {
+        section.refuse_unknown(reader);
+        let profile = profile(reader, &section);
+        match key.get_ref().parse::<ImageName>() {
+            Ok(name) => drop(images.insert(name, profile)),
+            Err(_) => {
+                let expected = "an image name (1 to 40 of a-z 0-9 . -, starting with a letter or digit)";
+                let found = reader.written(key.span());
+                reader.fault(key.span(), section.path(), expected, &found);
+            }
+        }
+    }
+    images
+}
+
+fn profile(reader: &mut Reader<'_>, section: &Section<'_, '_>) -> ImageProfile {
+    let size = |v: &DeValue<'_>| parsed::<Bytes>(v).filter(|size| *size >= SMALLEST);
+    let disk_size = section.value(reader, "disk_size", size);
+    let swap = section.value(reader, "swap", size).map(|s| (PartitionKind::Swap, s.into_inner()));
+    let data = section.value(reader, "data", size).map(|s| (PartitionKind::Data, s.into_inner()));
+    let extra: Vec<_> =
+        swap.into_iter().chain(data).map(|(kind, size)| ExtraPartition { kind, size }).collect();
+    if let Some(disk) = &disk_size {
+        let needed = extra.iter().fold(Bytes(0), |sum, part| Bytes(sum.0.saturating_add(part.size.0)));
+        if *disk.get_ref() <= needed {
+            let expected = format!("more than its extra partitions need ({needed})");
+            reader.fault(disk.span(), &section.path_of("disk_size"), &expected, &disk.get_ref().to_string());
+        }
+    }
+    let spares = section.value(reader, "spares", |v| number(v, 0..=1000));
+    let ssh_keys = section.value(reader, "ssh_keys", ssh_keys);
+    let user_data = section.value(reader, "user_data", |v| v.as_str().map(str::to_owned));
+    ImageProfile {
+        disk_size: disk_size.map(Spanned::into_inner),
+        extra,
+        spares: spares.map_or(0, Spanned::into_inner),
+        ssh_keys: ssh_keys.map(Spanned::into_inner).unwrap_or_default(),
+        user_data: user_data.map(Spanned::into_inner),
+    }
+}
+
+fn ssh_keys(value: &DeValue<'_>) -> Option<Vec<String>> {
+    let keys = value.as_array()?.iter().map(|key| key.get_ref().as_str().filter(|key| is_ssh_key(key)));
+    keys.map(|key| key.map(str::to_owned)).collect()
+}
+
+/// Returns whether this is a line of an `authorized_keys` file: a type, base64, perhaps a comment.
+fn is_ssh_key(text: &str) -> bool {
+    let mut words = text.split(' ');
+    let kind = words.next().unwrap_or_default();
+    let known = ["ssh-", "ecdsa-", "sk-"].iter().any(|prefix| kind.starts_with(prefix));
+    let base64 = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'/' | b'=');
+    let body = words.next().is_some_and(|body| body.len() >= 16 && body.bytes().all(base64));
+    known && body && !text.chars().any(char::is_control)
+}
