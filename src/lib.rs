@@ -17,3 +17,4 @@ pub mod roster;
 mod sample;
 pub mod status;
 pub mod watch;
+pub mod cli;

@@ -1,3 +1,5 @@
-//! sheath.
+//! `sheath`, the operator's command line. Everything is in the library's `cli` room.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    sheath::cli::main()
+}

@@ -5,7 +5,7 @@
 use std::{fmt, ops::Range};
 
 /// One fault of a configuration file.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Fault {
     /// The file, as it was named to the parser.
     pub file: String,

@@ -1,0 +1,238 @@
+//! The words of the command line. Help, completions and manual pages are all made from what stands here.
+//!
+//! Values become checked types at once, so that no command ever holds a name that could not exist.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+
+use crate::{
+    control::api::SOCKET,
+    model::{BladeId, ImageName, Slot},
+};
+
+/// Where the configuration is.
+pub const CONFIG: &str = "/etc/sheath/sheath.toml";
+
+/// What the exit codes mean: [`Kind::exit_code`](crate::error::Kind::exit_code) in words.
+pub const EXIT_STATUS: &[(u8, &str)] = &[
+    (0, "done; for an accepted request: the agent has taken it over"),
+    (1, "failed, in a way that no other code says"),
+    (2, "the command line was not understood"),
+    (3, "invalid input, such as a faulty configuration"),
+    (4, "something does not exist: a blade, an image, the agent's socket"),
+    (5, "something exists already, and is not what was asked for"),
+    (6, "in use by somebody; may be free later"),
+    (7, "refused by policy, by missing permission, or not confirmed"),
+    (8, "too full"),
+    (9, "did not come back within its time"),
+];
+
+/// Operates a blade appliance: diskless servers that boot from their own iSCSI target.
+///
+/// Every command asks sheathd, the agent, over its control socket, unless it says otherwise. With --json the answer is
+/// what the agent's API says, for scripts; errors go to standard error as text, and the exit code tells their kind.
+#[derive(Debug, Parser)]
+#[command(name = "sheath", version, propagate_version = true, max_term_width = 100, after_long_help = exit_status())]
+pub struct Args {
+    /// Flags that every command takes.
+    #[command(flatten)]
+    pub globals: Globals,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Globals {
+    /// Print JSON for scripts instead of text for people
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// The agent's control socket
+    #[arg(long, global = true, value_name = "PATH", default_value = SOCKET, value_hint = ValueHint::FilePath)]
+    pub socket: PathBuf,
+    /// When to colour the output; NO_COLOR turns 'auto' off
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
+}
+
+/// When to colour the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless `NO_COLOR` is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show how the appliance is: slots, pool, problems
+    Status,
+    /// List the blades
+    Blades,
+    /// Show, install, release or move one blade
+    #[command(subcommand)]
+    Blade(BladeVerb),
+    /// List the images
+    Images,
+    /// Import, publish or remove an image
+    #[command(subcommand)]
+    Image(ImageVerb),
+    /// List all iSCSI targets of this machine, ours and foreign
+    Targets,
+    /// Show what the agent would change now; changes nothing
+    Plan,
+    /// Show what happened, and what happens
+    Events(EventsArgs),
+    /// Check the configuration
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Make the agent read its configuration again
+    Reload,
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write all of them to a folder
+    Man {
+        /// The folder for all pages, one per command
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: Option<PathBuf>,
+    },
+    /// Look at an image file from inside the sandbox
+    #[command(hide = true)]
+    InternalProbe {
+        /// What the agent passes on
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Convert an image file from inside the sandbox
+    #[command(hide = true)]
+    InternalConvert {
+        /// What the agent passes on
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+/// What can be done with one blade.
+#[derive(Debug, Subcommand)]
+pub enum BladeVerb {
+    /// Show everything about the blade in a slot
+    Show {
+        /// The slot's number
+        slot: Slot,
+    },
+    /// Give the blade in a slot a disk made from an image
+    Install(InstallArgs),
+    /// Take the disk of a slot's blade away: target and volume are deleted
+    Release {
+        /// The slot's number
+        slot: Slot,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Bind a blade's disk to the slot that the blade is in now
+    Move {
+        /// The blade: its id (b-525400123456) or MAC address
+        blade: BladeId,
+        /// The slot's number
+        slot: Slot,
+    },
+}
+
+/// `sheath blade install`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct InstallArgs {
+    /// The slot's number
+    pub slot: Slot,
+    /// The image
+    pub image: ImageName,
+    /// Delete the disk that the blade has
+    #[arg(long)]
+    pub replace: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// What can be done with one image.
+#[derive(Debug, Subcommand)]
+pub enum ImageVerb {
+    /// Import an image from a file or a URL (raw or qcow2)
+    Import(ImportArgs),
+    /// Let blades choose an image
+    Publish {
+        /// The image
+        name: ImageName,
+    },
+    /// Stop blades from choosing an image; disks made from it stay
+    Unpublish {
+        /// The image
+        name: ImageName,
+    },
+    /// Remove an image that no disk came from
+    Remove {
+        /// The image
+        name: ImageName,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+/// `sheath image import`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ImportArgs {
+    /// The new image's name
+    pub name: ImageName,
+    /// The file, or an http:// or https:// URL
+    #[arg(value_name = "FILE|URL", value_hint = ValueHint::FilePath)]
+    pub source: String,
+    /// Let blades choose it as soon as it is there
+    #[arg(long)]
+    pub publish: bool,
+    /// Return as soon as the agent has begun
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// `sheath events`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct EventsArgs {
+    /// Go on with what happens from now on
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only events about this slot
+    #[arg(long, value_name = "N")]
+    pub slot: Option<Slot>,
+}
+
+/// What can be done with the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigVerb {
+    /// List every fault of a configuration file; needs no agent
+    Check {
+        /// The file
+        #[arg(default_value = CONFIG, value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+}
+
+/// Returns the whole command, for completions and manual pages.
+pub fn command() -> clap::Command {
+    <Args as clap::CommandFactory>::command()
+}
+
+fn exit_status() -> String {
+    let lines = EXIT_STATUS.iter().map(|(code, what)| format!("  {code}  {what}"));
+    format!("Exit status:\n{}", lines.collect::<Vec<_>>().join("\n"))
+}

@@ -1,0 +1,100 @@
+//! What a command needs of the agent: one question, one answer, and a stream of events.
+//!
+//! A trait, because the tests' stand-in is its second implementation. Answers come as [`Reply`]; each command takes its
+//! own kind out of it here.
+
+use std::ops::ControlFlow;
+
+use crate::{
+    control::api::{Reply, Request},
+    error::{Error, Kind, Result},
+    status::{BladeView, EventView, ImageView, ImportProgress, PlanView, Status, Targets},
+};
+
+/// The agent, as the command line sees it.
+pub trait Ask {
+    /// Returns the agent's answer.
+    ///
+    /// # Errors
+    /// The agent's refusal with its kind, or why it could not be asked.
+    fn ask(&self, request: Request) -> Result<Reply>;
+
+    /// Hands over the recent events, and with `follow` all that come after, until `each` breaks.
+    ///
+    /// # Errors
+    /// As [`Ask::ask`]; with `follow` also when the agent goes away.
+    fn events(&self, follow: bool, each: &mut dyn FnMut(EventView) -> ControlFlow<()>) -> Result<()>;
+}
+
+/// Returns the error for an answer of the wrong kind: agent and command line are not of the same version.
+fn mismatch(wanted: &str) -> Error {
+    Error::new(Kind::Failed, format!("read the agent's answer: it is not {wanted}"))
+}
+
+/// Returns the answer to [`Request::Status`].
+pub(super) fn status(ask: &dyn Ask) -> Result<Status> {
+    match ask.ask(Request::Status)? {
+        Reply::Status(status) => Ok(*status),
+        _ => Err(mismatch("a status")),
+    }
+}
+
+/// Returns the answer to [`Request::Blades`].
+pub(super) fn blades(ask: &dyn Ask) -> Result<Vec<BladeView>> {
+    match ask.ask(Request::Blades)? {
+        Reply::Blades(blades) => Ok(blades),
+        other => empty(&other).ok_or_else(|| mismatch("a list of blades")),
+    }
+}
+
+/// Returns the answer to [`Request::Images`].
+pub(super) fn images(ask: &dyn Ask) -> Result<Vec<ImageView>> {
+    match ask.ask(Request::Images)? {
+        Reply::Images(images) => Ok(images),
+        other => empty(&other).ok_or_else(|| mismatch("a list of images")),
+    }
+}
+
+/// Returns the answer to [`Request::Targets`].
+pub(super) fn targets(ask: &dyn Ask) -> Result<Targets> {
+    match ask.ask(Request::Targets)? {
+        Reply::Targets(targets) => Ok(targets),
+        other => empty(&other).ok_or_else(|| mismatch("a list of targets")),
+    }
+}
+
+/// Returns the answer to [`Request::Plan`].
+pub(super) fn plan(ask: &dyn Ask) -> Result<Vec<PlanView>> {
+    match ask.ask(Request::Plan)? {
+        Reply::Plan(plan) => Ok(plan),
+        other => empty(&other).ok_or_else(|| mismatch("a plan")),
+    }
+}
+
+/// Returns the answer to [`Request::ImportProgress`].
+pub(super) fn progress(ask: &dyn Ask, request: Request) -> Result<ImportProgress> {
+    match ask.ask(request)? {
+        Reply::ImportProgress(progress) => Ok(progress),
+        _ => Err(mismatch("the progress of an import")),
+    }
+}
+
+/// Returns the message of an accepted request.
+pub(super) fn accepted(ask: &dyn Ask, request: Request) -> Result<String> {
+    match ask.ask(request)? {
+        Reply::Accepted { message } => Ok(message),
+        _ => Err(mismatch("an acceptance")),
+    }
+}
+
+/// An empty list looks the same whatever it is a list of, so a reader may have taken it for another kind.
+fn empty<T>(reply: &Reply) -> Option<Vec<T>> {
+    let none = match reply {
+        Reply::Blades(list) => list.is_empty(),
+        Reply::Images(list) => list.is_empty(),
+        Reply::Targets(list) => list.is_empty(),
+        Reply::Plan(list) => list.is_empty(),
+        Reply::Status(_) | Reply::ImportProgress(_) | Reply::Accepted { .. } => false,
+    };
+    none.then(Vec::new)
+}

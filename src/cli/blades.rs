@@ -1,0 +1,182 @@
+//! `sheath blades` and `sheath blade …`: who is in which slot, and what happens to their disks.
+
+use super::{
+    args::InstallArgs,
+    ask,
+    human::{self, NONE},
+    session::Session,
+    table::Table,
+};
+use crate::{
+    control::api::Request,
+    error::{Error, Kind, Result},
+    host::SessionKind,
+    model::{BladeId, Bytes, Firmware, Hardware, Slot},
+    status::BladeView,
+};
+
+/// Lists the blades.
+pub(super) fn list(session: &mut Session<'_>) -> Result<()> {
+    let blades = ask::blades(session.ask)?;
+    session.answer(&blades, |blades, session| match blades.is_empty() {
+        true => "no blades\n".into(),
+        false => session.table(&table(blades, session)) + &problems(blades),
+    })
+}
+
+fn table(blades: &[BladeView], session: &Session<'_>) -> Table {
+    let headings = ["SLOT", "BLADE", "HOSTNAME", "PHASE", "IMAGE", "DISK", "USED", "ADDRESS", "LAST"];
+    let mut table = Table::new(&headings).right(0).right(5).right(6);
+    for blade in blades {
+        let last = blade.times.iter().max_by_key(|(_, at)| **at);
+        let cells = [
+            blade.slot.to_string(),
+            blade.blade.to_string(),
+            blade.hostname.clone(),
+            human::phase(blade.phase).into(),
+            human::or_none(blade.image.as_ref()),
+            blade.size.map_or(NONE.into(), Bytes::human),
+            blade.used_percent.map_or(NONE.into(), human::percent),
+            human::or_none(blade.ip.as_ref()),
+            last.map_or(NONE.into(), |(what, at)| {
+                format!("{} {}", human::moment(*what), human::ago(session.now, *at))
+            }),
+        ];
+        table.row(human::phase_style(blade.phase), cells);
+    }
+    table
+}
+
+fn problems(blades: &[BladeView]) -> String {
+    let lines = blades.iter().filter_map(|blade| {
+        let problem = human::tame(blade.problem.as_ref()?);
+        Some(format!("slot {}: {problem}\n", blade.slot))
+    });
+    let lines: String = lines.collect();
+    if lines.is_empty() { lines } else { format!("\n{lines}") }
+}
+
+/// Shows everything about the blade in a slot.
+pub(super) fn show(session: &mut Session<'_>, slot: Slot) -> Result<()> {
+    let blade = blade_in(session, slot)?;
+    session.answer(&blade, details)
+}
+
+/// Gives the blade in a slot a disk made from an image.
+pub(super) fn install(session: &mut Session<'_>, args: &InstallArgs) -> Result<()> {
+    let InstallArgs { slot, image, replace, yes } = args;
+    if *replace && !yes {
+        let blade = blade_in(session, *slot)?;
+        let question = format!("Delete {} and install '{image}' in its place?", disk_of(&blade));
+        session.confirm(*yes, &format!("replace the disk of slot {slot}"), &question)?;
+    }
+    let request = Request::Install { slot: *slot, image: image.clone(), replace: *replace };
+    let message = ask::accepted(session.ask, request)?;
+    session.accepted(message)
+}
+
+/// Takes the disk of a slot's blade away.
+pub(super) fn release(session: &mut Session<'_>, slot: Slot, yes: bool) -> Result<()> {
+    if !yes {
+        let blade = blade_in(session, slot)?;
+        let question = format!("Delete {} for good?", disk_of(&blade));
+        session.confirm(yes, &format!("release slot {slot}"), &question)?;
+    }
+    let message = ask::accepted(session.ask, Request::Release { slot })?;
+    session.accepted(message)
+}
+
+/// Binds a blade's disk to the slot that the blade is in now.
+pub(super) fn bind(session: &mut Session<'_>, blade: BladeId, slot: Slot) -> Result<()> {
+    let message = ask::accepted(session.ask, Request::Move { slot, blade })?;
+    session.accepted(message)
+}
+
+fn blade_in(session: &Session<'_>, slot: Slot) -> Result<BladeView> {
+    let blades = ask::blades(session.ask)?;
+    let found = blades.into_iter().find(|blade| blade.slot == slot);
+    found.ok_or_else(|| Error::new(Kind::Missing, format!("find a blade in slot {slot}")))
+}
+
+/// Returns what would be lost, so that nobody agrees to more than they meant.
+fn disk_of(blade: &BladeView) -> String {
+    let size = blade.size.map_or(String::new(), |size| format!("{} ", size.human()));
+    let image = blade.image.as_ref().map_or(String::new(), |image| format!(", made from '{image}'"));
+    let (slot, name, phase) = (blade.slot, human::tame(&blade.hostname), human::phase(blade.phase));
+    format!("the {size}disk of '{name}' in slot {slot} ({}{image}, {phase})", blade.blade)
+}
+
+fn details(blade: &BladeView, session: &Session<'_>) -> String {
+    let phase = session.paint(human::phase_style(blade.phase), human::phase(blade.phase));
+    let mut lines = vec![
+        ("slot", blade.slot.to_string()),
+        ("blade", blade.blade.to_string()),
+        ("mac", blade.mac.to_string()),
+        ("phase", phase),
+        ("problem", blade.problem.as_deref().map_or(NONE.into(), human::tame)),
+        ("hostname", human::tame(&blade.hostname)),
+        ("address", human::or_none(blade.ip.as_ref())),
+        ("image", human::or_none(blade.image.as_ref())),
+        ("disk", disk_line(blade)),
+        ("target", blade.target.as_deref().map_or(NONE.into(), human::tame)),
+        ("session", session_line(blade)),
+    ];
+    lines.extend(hardware(&blade.hardware));
+    let lines: String = lines.into_iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect();
+    lines + &moments(blade, session)
+}
+
+fn disk_line(blade: &BladeView) -> String {
+    let Some(volume) = blade.volume else { return NONE.into() };
+    let size = blade.size.map_or(NONE.into(), Bytes::human);
+    let used = blade.used_percent.map_or(String::new(), |used| format!(", {} used", human::percent(used)));
+    format!("{size}{used} ({})", volume.lv_name())
+}
+
+fn session_line(blade: &BladeView) -> String {
+    let Some(login) = &blade.session else { return NONE.into() };
+    let who = match login.kind {
+        SessionKind::Ipxe => "iPXE",
+        SessionKind::Os => "operating system",
+    };
+    let from = login.address.map_or(String::new(), |ip| format!(" from {ip}"));
+    format!("{who}{from}, {} (session {})", human::tame(&login.initiator), login.id)
+}
+
+fn hardware(hardware: &Hardware) -> Vec<(&'static str, String)> {
+    let firmware = hardware.firmware.map(|firmware| match firmware {
+        Firmware::Bios => "BIOS",
+        Firmware::Uefi => "UEFI",
+    });
+    let maker = [&hardware.manufacturer, &hardware.product].into_iter().flatten();
+    let machine = maker.map(|word| human::tame(word)).collect::<Vec<_>>().join(" ");
+    let lines = [
+        ("machine", Some(machine).filter(|text| !text.is_empty())),
+        ("serial", hardware.serial.as_deref().map(human::tame)),
+        ("uuid", hardware.uuid.as_deref().map(human::tame)),
+        ("firmware", firmware.map(str::to_owned)),
+        ("ipxe", hardware.ipxe.as_deref().map(human::tame)),
+    ];
+    lines.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+/// Returns the moments of the current boot, each with the time since the one before.
+fn moments(blade: &BladeView, session: &Session<'_>) -> String {
+    if blade.times.is_empty() {
+        return String::new();
+    }
+    let mut times: Vec<_> = blade.times.iter().map(|(moment, at)| (*at, *moment)).collect();
+    times.sort_unstable();
+    let mut table = Table::new(&["MOMENT", "AFTER", "WHEN"]).right(1);
+    let mut before = None;
+    for (at, moment) in times {
+        let after = before.map_or(String::new(), |before| format!("+{:.1} s", seconds(at - before)));
+        table.row(super::table::PLAIN, [human::moment(moment).into(), after, human::when(session.now, at)]);
+        before = Some(at);
+    }
+    format!("\n{}", session.table(&table))
+}
+
+fn seconds(millis: u64) -> f64 {
+    std::time::Duration::from_millis(millis).as_secs_f64()
+}

@@ -1,0 +1,82 @@
+//! The operator's command line: words in, tables or JSON out.
+//!
+//! One file per command; `args` has the words, `session` is what a command may touch (the agent, the terminal), `table`
+//! and `human` turn views into text. Nothing is decided here: the agent decides, the command line asks and shows.
+//! `setup` is the exception: it prepares a machine on which no agent runs yet.
+
+pub mod args;
+mod ask;
+mod blades;
+mod config;
+mod connect;
+mod docs;
+mod events;
+mod human;
+mod images;
+mod import;
+mod internal;
+mod plan;
+mod report;
+mod session;
+mod status;
+mod table;
+mod targets;
+
+pub use ask::Ask;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::error::Result;
+use args::{Args, BladeVerb, Command, ConfigVerb, ImageVerb};
+use session::Session;
+
+/// Runs `sheath` with the process's arguments and returns its exit code.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let client = connect::client(&args.globals.socket);
+    let mut session = Session::of_process(&*client, &args.globals);
+    match run(&mut session, args.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads our output has seen enough.
+        Err(error) if report::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::report(&mut session, &error);
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+/// Runs one command.
+fn run(session: &mut Session<'_>, command: Command) -> Result<()> {
+    match command {
+        Command::Status => status::status(session),
+        Command::Blades => blades::list(session),
+        Command::Blade(verb) => match verb {
+            BladeVerb::Show { slot } => blades::show(session, slot),
+            BladeVerb::Install(install) => blades::install(session, &install),
+            BladeVerb::Release { slot, yes } => blades::release(session, slot, yes),
+            BladeVerb::Move { blade, slot } => blades::bind(session, blade, slot),
+        },
+        Command::Images => images::list(session),
+        Command::Image(verb) => match verb {
+            ImageVerb::Import(import) => import::import(session, &import),
+            ImageVerb::Publish { name } => images::publish(session, name, true),
+            ImageVerb::Unpublish { name } => images::publish(session, name, false),
+            ImageVerb::Remove { name, yes } => images::remove(session, name, yes),
+        },
+        Command::Targets => targets::list(session),
+        Command::Plan => plan::show(session),
+        Command::Events(events) => events::run(session, &events),
+        Command::Config(ConfigVerb::Check { file }) => config::check(session, &file),
+        Command::Reload => config::reload(session),
+        Command::Completions { shell } => docs::completions(session, shell),
+        Command::Man { dir } => docs::man(session, dir.as_deref()),
+        Command::InternalProbe { args } => internal::run("probe", &args),
+        Command::InternalConvert { args } => internal::run("convert", &args),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,21 @@
+//! `sheath plan`: what the agent would change now. Looking changes nothing.
+
+use super::{ask, human, session::Session, table::HEAD};
+use crate::{error::Result, status::PlanView};
+
+/// Shows the plan.
+pub(super) fn show(session: &mut Session<'_>) -> Result<()> {
+    let plan = ask::plan(session.ask)?;
+    session.answer(plan.as_slice(), text)
+}
+
+fn text(plan: &[PlanView], session: &Session<'_>) -> String {
+    let mut text = String::new();
+    for view in plan.iter().filter(|view| !view.steps.is_empty()) {
+        text += &format!("{}\n", session.paint(HEAD, &human::tame(&view.subject)));
+        for (step, n) in view.steps.iter().zip(1..) {
+            text += &format!("  {n:>2}. {step}\n");
+        }
+    }
+    if text.is_empty() { "nothing to change: everything is as it should be\n".into() } else { text }
+}

@@ -1,0 +1,434 @@
+//! What the command line is promised: words, tables, JSON, consent. A stand-in plays the agent.
+
+use std::{cell::RefCell, collections::BTreeMap, ops::ControlFlow, time::Duration};
+
+use clap::Parser as _;
+
+use super::{
+    Ask,
+    args::{Args, EXIT_STATUS, command},
+    docs, report,
+    session::Session,
+};
+use crate::{
+    control::api::{ImportRequest, Reply, Request},
+    error::{Error, Kind, Result},
+    host::{self, SessionKind, TargetSummary},
+    model::{Bytes, Firmware, Hardware, PoolUsage, VolumeId},
+    plan::Step,
+    status::{
+        BladePhase, BladeView, EventView, ImageView, ImportProgress, Moment, PlanView, Problem, SlotView,
+        Status,
+    },
+};
+
+/// 2026-11-22 13:45:07Z.
+const NOW: u64 = 1_795_355_107_000;
+
+/// Plays the agent: remembers what it was asked, answers from the samples below.
+#[derive(Default)]
+struct Agent {
+    asked: RefCell<Vec<Request>>,
+    progress: RefCell<Vec<ImportProgress>>,
+}
+
+impl Ask for Agent {
+    fn ask(&self, request: Request) -> Result<Reply> {
+        self.asked.borrow_mut().push(request.clone());
+        Ok(match request {
+            Request::Status => Reply::Status(Box::new(status())),
+            Request::Blades => Reply::Blades(blades()),
+            Request::Images => Reply::Images(images()),
+            Request::Targets => Reply::Targets(targets()),
+            Request::Plan => Reply::Plan(plan()),
+            Request::ImportProgress { .. } => Reply::ImportProgress(self.progress.borrow_mut().remove(0)),
+            Request::RemoveImage { .. } => {
+                return Err(Error::new(Kind::Busy, "remove image 'debian13': 2 disks came from it"));
+            }
+            _ => Reply::Accepted { message: "accepted".into() },
+        })
+    }
+
+    fn events(&self, _: bool, each: &mut dyn FnMut(EventView) -> ControlFlow<()>) -> Result<()> {
+        let _ = events().into_iter().try_for_each(each);
+        Ok(())
+    }
+}
+
+/// What a run of the command line left behind.
+struct Ran {
+    out: String,
+    err: String,
+    result: Result<()>,
+}
+
+/// Runs the words as the program would, `typed` being what somebody types at a terminal (`None`: there is none).
+fn run(agent: &Agent, words: &str, typed: Option<&str>) -> Ran {
+    let args = Args::try_parse_from(["sheath"].into_iter().chain(words.split_whitespace())).unwrap();
+    let (mut out, mut err) = (vec![], vec![]);
+    let mut session = Session {
+        ask: agent,
+        out: Box::new(&mut out),
+        err: Box::new(&mut err),
+        input: Box::new(std::io::Cursor::new(typed.unwrap_or_default().to_owned())),
+        json: args.globals.json,
+        color: args.globals.color == super::args::Color::Always,
+        color_err: false,
+        terminal: typed.is_some(),
+        now: NOW,
+        poll: Duration::ZERO,
+    };
+    let result = super::run(&mut session, args.command);
+    if let Err(error) = &result {
+        report::report(&mut session, error);
+    }
+    drop(session);
+    Ran { out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap(), result }
+}
+
+fn shown(words: &str) -> String {
+    let ran = run(&Agent::default(), words, None);
+    ran.result.unwrap();
+    assert_eq!(ran.err, "");
+    ran.out
+}
+
+fn status() -> Status {
+    let slot = |n: &str, port: &str, carrier| SlotView {
+        slot: n.parse().unwrap(),
+        port: port.parse().unwrap(),
+        carrier,
+    };
+    Status {
+        version: "0.1.0".into(),
+        started: NOW - 93_600_000,
+        config_loaded: NOW - 240_000,
+        config_faults: vec!["sheath.toml:3: chassis.address: expected …, found nothing".into()],
+        slots: vec![slot("1", "ens4", Some(true)), slot("2", "ens5", Some(false)), slot("10", "ens6", None)],
+        blades: BTreeMap::from([(BladePhase::Running, 1), (BladePhase::Failed, 1), (BladePhase::Absent, 1)]),
+        pool: Some(PoolUsage { size: Bytes::gib(100), data_percent: 12.4, metadata_percent: 3.0 }),
+        problems: vec![Problem {
+            about: "slot 2".into(),
+            text: "clone 'debian13': the pool is 95 % full; extend it".into(),
+            since: NOW - 5000,
+        }],
+    }
+}
+
+fn blades() -> Vec<BladeView> {
+    let running = BladeView {
+        slot: "1".parse().unwrap(),
+        blade: "b-525400123456".parse().unwrap(),
+        mac: "52:54:00:12:34:56".parse().unwrap(),
+        phase: BladePhase::Running,
+        image: Some("debian13".parse().unwrap()),
+        volume: Some(VolumeId(0xfeed << 100)),
+        size: Some(Bytes::gib(20)),
+        used_percent: Some(7.6),
+        ip: Some("10.77.0.130".parse().unwrap()),
+        hostname: "web1".into(),
+        target: Some("iqn.2026-11.internal.sheath:b-525400123456".into()),
+        session: Some(host::Session {
+            initiator: "iqn.2026-11.internal.sheath:i-525400123456".into(),
+            address: Some("10.77.0.130".parse().unwrap()),
+            kind: SessionKind::Os,
+            id: 4,
+        }),
+        problem: None,
+        times: BTreeMap::from([
+            (Moment::Seen, NOW - 60_000),
+            (Moment::Dhcp, NOW - 59_000),
+            (Moment::Script, NOW - 58_500),
+            (Moment::OsLogin, NOW - 12_000),
+        ]),
+        hardware: Hardware {
+            manufacturer: Some("Acme\u{1b}[2J".into()),
+            product: Some("B1".into()),
+            firmware: Some(Firmware::Uefi),
+            ..Hardware::default()
+        },
+    };
+    let failed = BladeView {
+        slot: "2".parse().unwrap(),
+        blade: "b-525400123457".parse().unwrap(),
+        mac: "52:54:00:12:34:57".parse().unwrap(),
+        phase: BladePhase::Failed,
+        volume: None,
+        size: None,
+        used_percent: None,
+        ip: None,
+        hostname: "b-525400123457".into(),
+        target: None,
+        session: None,
+        problem: Some("clone 'debian13': the pool is 95 % full".into()),
+        times: BTreeMap::new(),
+        hardware: Hardware::default(),
+        ..running.clone()
+    };
+    vec![running, failed]
+}
+
+fn images() -> Vec<ImageView> {
+    let debian = ImageView {
+        name: "debian13".parse().unwrap(),
+        published: true,
+        importing: false,
+        size: Bytes::gib(3),
+        used_percent: Some(41.0),
+        disks: 2,
+        spares: 1,
+    };
+    let fresh =
+        ImageView { name: "rocky".parse().unwrap(), importing: true, used_percent: None, ..debian.clone() };
+    vec![debian, fresh]
+}
+
+fn targets() -> Vec<TargetSummary> {
+    let ours = TargetSummary {
+        target: "iqn.2026-11.internal.sheath:b-525400123456".into(),
+        ours: true,
+        enabled: true,
+        devices: vec!["/dev/sheath/sheath-vol-1".into()],
+        initiators: vec!["iqn.2026-11.internal.sheath:i-525400123456".into()],
+        portals: vec!["10.77.0.1:3260".into()],
+        sessions: blades()[0].session.clone().into_iter().collect(),
+    };
+    let foreign = TargetSummary {
+        target: "iqn.2003-01.org.linux-iscsi.x:backup".into(),
+        ours: false,
+        enabled: false,
+        devices: vec![],
+        sessions: vec![],
+        ..ours.clone()
+    };
+    vec![ours, foreign]
+}
+
+fn plan() -> Vec<PlanView> {
+    let steps = vec![
+        Step::Activate { volume: VolumeId(7) },
+        Step::Enable { target: "iqn.2026-11.internal.sheath:b-525400123456".parse().unwrap() },
+    ];
+    vec![
+        PlanView { subject: "chassis".into(), steps: vec![] },
+        PlanView { subject: "b-525400123456".into(), steps },
+    ]
+}
+
+fn events() -> Vec<EventView> {
+    let event = |seq, kind: &str, slot: Option<&str>, text: &str| EventView {
+        seq,
+        at: NOW - 10_000 + seq,
+        kind: kind.into(),
+        slot: slot.map(|slot| slot.parse().unwrap()),
+        blade: slot.map(|_| "b-525400123456".parse().unwrap()),
+        image: None,
+        text: text.into(),
+    };
+    vec![
+        event(1, "seen", Some("1"), "first frame on 'ens4'"),
+        event(2, "reload", None, "configuration read again"),
+        event(3, "security", Some("2"), "claims the address of slot 1's blade"),
+    ]
+}
+
+#[test]
+fn the_words_are_consistent() {
+    command().debug_assert();
+}
+
+#[test]
+fn every_exit_code_is_documented_once() {
+    use Kind::{Busy, Denied, Exists, Failed, Full, Invalid, Missing, Timeout};
+    let kinds = [Invalid, Missing, Exists, Busy, Denied, Full, Timeout, Failed];
+    let mut codes: Vec<u8> = kinds.iter().map(|kind| kind.exit_code()).chain([0, 2]).collect();
+    codes.sort_unstable();
+    assert_eq!(codes, EXIT_STATUS.iter().map(|(code, _)| *code).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_command_has_a_manual_page_and_hidden_ones_have_none() {
+    let pages = docs::pages().unwrap();
+    let names: Vec<_> = pages.iter().map(|page| page.file.as_str()).collect();
+    for file in ["sheath.1", "sheath-blade-install.1", "sheath-image-import.1", "sheath.toml.5"] {
+        assert!(names.contains(&file), "{file} is not in {names:?}");
+    }
+    assert!(!names.iter().any(|name| name.contains("internal") || name.contains("help")), "{names:?}");
+    let main = String::from_utf8(shown("man").into_bytes()).unwrap();
+    assert!(main.contains("EXIT STATUS") && main.contains("refused by policy"));
+}
+
+#[test]
+fn completions_know_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(shown(&format!("completions {shell}")).contains("unpublish"), "{shell}");
+    }
+}
+
+#[test]
+fn the_tables_are_these() {
+    let all = ["status", "blades", "blade show 1", "images", "targets", "plan", "events", "events --slot 2"];
+    let text: String = all.iter().map(|words| format!("$ sheath {words}\n{}\n", shown(words))).collect();
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn json_is_exactly_the_apis_types() {
+    fn same<T: serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(words: &str, sample: &T) {
+        let out = shown(&format!("--json {words}"));
+        assert_eq!(serde_json::from_str::<T>(&out).unwrap(), *sample, "{words}");
+    }
+    same("status", &status());
+    same("blades", &blades());
+    same("blade show 2", &blades()[1]);
+    same("images", &images());
+    same("targets", &targets());
+    same("plan", &plan());
+    same("reload", &Reply::Accepted { message: "accepted".into() });
+    let lines = shown("events --json");
+    let lines: Vec<EventView> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines, events());
+}
+
+#[test]
+fn colour_changes_nothing_but_the_colour() {
+    for words in ["status", "blades", "images", "targets", "plan", "events"] {
+        let colored = shown(&format!("--color always {words}"));
+        assert_eq!(anstream::adapter::strip_str(&colored).to_string(), shown(words), "{words}");
+    }
+    assert!(shown("--color always blades").contains("\u{1b}[1m\u{1b}[31m"));
+}
+
+#[test]
+fn verbs_ask_for_what_was_said() {
+    for (words, request) in [
+        (
+            "blade install 2 debian13",
+            r#"{"request":"install","slot":"2","image":"debian13","replace":false}"#,
+        ),
+        (
+            "blade install 2 debian13 --replace --yes",
+            r#"{"request":"install","slot":"2","image":"debian13","replace":true}"#,
+        ),
+        ("blade release 1 -y", r#"{"request":"release","slot":"1"}"#),
+        ("blade move 52:54:00:12:34:56 2", r#"{"request":"move","slot":"2","blade":"b-525400123456"}"#),
+        ("image publish debian13", r#"{"request":"publish","name":"debian13","published":true}"#),
+        ("image unpublish debian13", r#"{"request":"publish","name":"debian13","published":false}"#),
+        ("reload", r#"{"request":"reload"}"#),
+    ] {
+        let agent = Agent::default();
+        run(&agent, words, None).result.unwrap();
+        let asked: Vec<_> = agent.asked.borrow().iter().map(|r| serde_json::to_string(r).unwrap()).collect();
+        assert_eq!(asked, [request], "{words}");
+    }
+}
+
+#[test]
+fn without_a_terminal_and_without_yes_nothing_is_destroyed() {
+    for words in ["blade release 1", "blade install 1 debian13 --replace", "image remove debian13"] {
+        let agent = Agent::default();
+        let error = run(&agent, words, None).result.unwrap_err();
+        assert_eq!(error.kind(), Kind::Denied, "{words}");
+        assert!(error.to_string().contains("--yes"), "{error}");
+        let looked = agent.asked.borrow().iter().all(|request| *request == Request::Blades);
+        assert!(looked, "{words}");
+    }
+}
+
+#[test]
+fn consent_names_what_is_lost_and_anything_but_yes_is_no() {
+    for (typed, goes_on) in [("y\n", true), ("YES\n", true), ("n\n", false), ("\n", false), ("", false)] {
+        let agent = Agent::default();
+        let ran = run(&agent, "blade release 1", Some(typed));
+        assert_eq!(ran.result.is_ok(), goes_on, "{typed:?}");
+        assert_eq!(agent.asked.borrow().contains(&Request::Release { slot: "1".parse().unwrap() }), goes_on);
+        assert!(ran.err.starts_with(
+            "Delete the 20.0 GiB disk of 'web1' in slot 1 (b-525400123456, made from 'debian13', running) for good? [y/N] "
+        ), "{}", ran.err);
+    }
+}
+
+#[test]
+fn a_refusal_of_the_agent_is_told_with_its_kind() {
+    let ran = run(&Agent::default(), "image remove debian13 --yes", None);
+    assert_eq!(ran.result.unwrap_err().kind(), Kind::Busy);
+    assert_eq!(
+        (ran.out.as_str(), ran.err.as_str()),
+        ("", "sheath: error: remove image 'debian13': 2 disks came from it\n")
+    );
+}
+
+#[test]
+fn an_empty_slot_has_nothing_to_show() {
+    let ran = run(&Agent::default(), "blade show 7", None);
+    assert_eq!(ran.result.unwrap_err().kind(), Kind::Missing);
+}
+
+#[test]
+fn an_import_shows_its_progress_as_lines_and_waits_for_its_end() {
+    let agent = Agent::default();
+    let fetching = |gib| ImportProgress::Fetching { done: Bytes::gib(gib), total: Some(Bytes::gib(4)) };
+    *agent.progress.borrow_mut() = vec![
+        fetching(0),
+        fetching(1),
+        ImportProgress::Writing { permyriad: 100 },
+        ImportProgress::Writing { permyriad: 950 },
+        ImportProgress::Writing { permyriad: 5000 },
+        ImportProgress::Done,
+    ];
+    let ran = run(&agent, "image import debian13 https://example.org/x.qcow2 --publish", None);
+    ran.result.unwrap();
+    assert_eq!(ran.out, "image 'debian13' is imported and published\n");
+    assert_eq!(ran.err, "fetching: 0 % of 4.0 GiB\nfetching: 20 % of 4.0 GiB\nwriting: 0 %\nwriting: 50 %\n");
+    let source = "https://example.org/x.qcow2".into();
+    let request = ImportRequest { name: "debian13".parse().unwrap(), source, publish: true };
+    assert_eq!(agent.asked.borrow()[0], Request::Import(request));
+}
+
+#[test]
+fn a_failed_import_fails_with_the_kind_that_the_agent_says() {
+    let agent = Agent::default();
+    *agent.progress.borrow_mut() =
+        vec![ImportProgress::Failed { error: "write the volume: no space".into(), kind: Kind::Full }];
+    let error = run(&agent, "image import x https://example.org/x --json", None).result.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.chain().as_str()),
+        (Kind::Full, "import image 'x': write the volume: no space")
+    );
+}
+
+#[test]
+fn a_path_becomes_absolute_and_other_urls_are_refused() {
+    let agent = Agent::default();
+    run(&agent, "image import x Cargo.toml --no-wait", None).result.unwrap();
+    let asked = agent.asked.borrow();
+    let Request::Import(request) = &asked[0] else { panic!("{asked:?}") };
+    assert!(request.source.starts_with('/') && request.source.ends_with("/Cargo.toml"), "{}", request.source);
+    for (source, kind) in [("ftp://x/y", Kind::Invalid), ("/nowhere/x.img", Kind::Missing)] {
+        let error = run(&Agent::default(), &format!("image import x {source}"), None).result.unwrap_err();
+        assert_eq!(error.kind(), kind, "{source}");
+    }
+}
+
+#[test]
+fn a_faulty_configuration_is_listed_whole_and_ends_with_the_code_for_invalid() {
+    let agent = Agent::default();
+    let ran = run(&agent, "config check src/config/check/faulty.toml", None);
+    assert_eq!(ran.result.unwrap_err().kind(), Kind::Invalid);
+    assert!(ran.out.lines().count() > 30 && ran.err.contains("faults"), "{}", ran.err);
+    assert!(agent.asked.borrow().is_empty());
+    assert_eq!(shown("config check config/sheath.toml"), "config/sheath.toml: no faults\n");
+    let json = run(&agent, "--json config check src/config/check/faulty.toml", None).out;
+    let faults: Vec<crate::config::Fault> = serde_json::from_str(&json).unwrap();
+    assert_eq!(faults.len(), ran.out.lines().count());
+}
+
+#[test]
+fn bad_words_never_reach_the_agent() {
+    for words in
+        ["blade show 0", "blade show x", "blade install 1 ../x", "image import a;b f", "blade move zz 1"]
+    {
+        let parsed = Args::try_parse_from(["sheath"].into_iter().chain(words.split(' ')));
+        assert_eq!(parsed.unwrap_err().exit_code(), 2, "{words}");
+    }
+}
