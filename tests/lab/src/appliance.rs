@@ -1,0 +1,250 @@
+//! The appliance guest: a Debian 13 with systemd, one NIC per chassis slot, an empty disk for the pool, and a guest agent.
+//! It starts from a saved state of itself, booted and idle (`images` makes that once), so a test has it in seconds.
+//! It has nothing of the product in it: the test hands in a payload and installs it.
+//!
+//! Slots 1 to 4 have a NIC (`slot1` … `slot4` in the guest) whose cable is out; [`Appliance::plug`] puts it in.
+//! Slots 5 to 8 have none until [`Appliance::add_nic`].
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde_json::json;
+
+use crate::agent::{Agent, Output};
+use crate::console::Console;
+use crate::error::{Error, Result};
+use crate::images;
+use crate::machine::{Guest, Machine, Size, blank, overlay};
+use crate::payload::Payload;
+use crate::qmp::Qmp;
+use crate::run::Lab;
+use crate::wait::secs;
+
+/// Slots whose NIC is there from the start.
+pub const SLOTS: u8 = 4;
+/// The highest slot number; those above [`SLOTS`] get their NIC by hot-plug.
+pub const MAX_SLOT: u8 = 8;
+/// Where the guest sees the pool's disk.
+pub const POOL_DISK: &str = "/dev/vdb";
+
+const SIZE: Size = Size { cpus: 2, mib: 2048 };
+const POOL_SIZE: &str = "20G";
+/// From restored to an answering agent takes a second or two; more only where several guests share a core.
+const RESTORED_BOUND: Duration = secs(60);
+/// A booting appliance answers after 15 s emulated on an idle machine.
+const BOOTED_BOUND: Duration = secs(300);
+
+/// A running appliance guest.
+#[derive(Debug)]
+pub struct Appliance {
+    agent: Agent,
+    guest: Guest,
+    shell: PathBuf,
+    dir: PathBuf,
+}
+
+impl Appliance {
+    /// Starts an appliance from its saved, booted state, with `payload` mounted at `/payload`.
+    ///
+    /// # Errors
+    /// When the images cannot be made, or the guest does not come to life.
+    pub fn booted(lab: &Lab, payload: &Payload) -> Result<Self> {
+        let saved = images::booted(lab)?;
+        overlay(&saved.join("root.qcow2"), &root_disk(lab))?;
+        let mut machine = machine(lab)?;
+        machine.args(["-incoming", "defer"]);
+        let mut guest = machine.start()?;
+        guest.qmp.restore(&saved.join("memory"))?;
+        let agent = Agent::connect(&machine.path("agent"), RESTORED_BOUND)?;
+        let shell = machine.path("shell");
+        let mut appliance = Appliance { agent, guest, shell, dir: lab.dir().to_owned() };
+        appliance.set_clock()?;
+        appliance.mount(lab, payload)?;
+        Ok(appliance)
+    }
+
+    /// Boots an appliance from its kernel, and waits until its start-up is over. For the saved state, and for tests of
+    /// a start of the machine.
+    pub(crate) fn cold(lab: &Lab) -> Result<Self> {
+        let image = images::appliance(lab)?;
+        overlay(&image.join("root.qcow2"), &root_disk(lab))?;
+        let machine = machine(lab)?;
+        let guest = machine.start()?;
+        let agent = Agent::connect(&machine.path("agent"), BOOTED_BOUND)?;
+        let shell = machine.path("shell");
+        let mut appliance = Appliance { agent, guest, shell, dir: lab.dir().to_owned() };
+        // "degraded" ends it too; a failed unit is then a finding of the test that cares.
+        appliance.run("systemctl is-system-running --wait")?;
+        Ok(appliance)
+    }
+
+    /// Runs a shell command as root; a failing command is an [`Output`], not an error.
+    ///
+    /// # Errors
+    /// When the agent is gone, or the command takes more than five minutes.
+    pub fn run(&mut self, command: &str) -> Result<Output> {
+        self.agent.run(command)
+    }
+
+    /// Runs a shell command as root that must succeed, and returns its output.
+    ///
+    /// # Errors
+    /// When it does not, with its words.
+    pub fn ok(&mut self, command: &str) -> Result<String> {
+        let cause = match self.agent.run(command)? {
+            output if output.code == 0 => return Ok(output.stdout),
+            output => format!("{output:?}"),
+        };
+        Err(Error::new(format!("run '{command}' in the appliance"), cause))
+    }
+
+    /// Returns the guest agent, for commands with a bound of their own.
+    pub fn agent(&mut self) -> &mut Agent {
+        &mut self.agent
+    }
+
+    /// Puts the cable of a slot in: the guest sees the carrier come up.
+    ///
+    /// # Errors
+    /// When the slot has no NIC.
+    pub fn plug(&mut self, slot: u8) -> Result<()> {
+        self.guest.qmp.set_link(&nic(slot), true)
+    }
+
+    /// Pulls the cable of a slot out.
+    ///
+    /// # Errors
+    /// When the slot has no NIC.
+    pub fn unplug(&mut self, slot: u8) -> Result<()> {
+        self.guest.qmp.set_link(&nic(slot), false)
+    }
+
+    /// Hot-plugs the NIC of a slot above [`SLOTS`], its cable in.
+    ///
+    /// # Errors
+    /// When the slot has its NIC already, or its number is too high.
+    pub fn add_nic(&mut self, slot: u8) -> Result<()> {
+        if !(SLOTS + 1..=MAX_SLOT).contains(&slot) {
+            return Err(Error::new(format!("hot-plug a NIC for slot {slot}"), "no such empty slot"));
+        }
+        let path = cable(&self.dir, slot);
+        let address = json!({"type": "unix", "path": path});
+        let netdev = json!({"type": "stream", "id": format!("cable{slot}"), "server": true, "addr": address});
+        self.guest.qmp.execute("netdev_add", netdev)?;
+        let device = json!({
+            "driver": "virtio-net-pci", "id": nic(slot), "netdev": format!("cable{slot}"), "mac": port_mac(slot), "romfile": "",
+        });
+        self.guest.qmp.execute("device_add", device).map(|_| ())
+    }
+
+    /// Takes the NIC of a slot out of the running guest.
+    ///
+    /// # Errors
+    /// When the slot has none.
+    pub fn remove_nic(&mut self, slot: u8) -> Result<()> {
+        self.guest.qmp.execute("device_del", json!({"id": nic(slot)})).map(|_| ())
+    }
+
+    /// Hot-plugs a disk image; the guest finds it as `/dev/disk/by-id/virtio-<id>`.
+    ///
+    /// # Errors
+    /// When QEMU cannot open it, or the guest does not see it.
+    pub fn add_disk(&mut self, id: &str, image: &Path, format: &str, read_only: bool) -> Result<()> {
+        self.guest.qmp.add_disk(id, image, format, read_only)?;
+        let node = format!("/dev/disk/by-id/virtio-{id}");
+        // Two looks a second: the first one usually finds it.
+        self.ok(&format!("for i in $(seq 60); do [ -e {node} ] && exit; sleep 0.2; done; exit 1")).map(|_| ())
+    }
+
+    /// Returns its first serial console (its kernel's, with a root shell on it).
+    pub fn console(&mut self) -> &mut Console {
+        &mut self.guest.console
+    }
+
+    /// Returns the socket of a second root shell, for a person (`lab shell`).
+    pub fn shell(&self) -> &Path {
+        &self.shell
+    }
+
+    /// Returns QEMU's control socket.
+    pub fn qmp(&mut self) -> &mut Qmp {
+        &mut self.guest.qmp
+    }
+
+    /// Saves the running guest's memory and leaves it stopped; its disk then belongs to that memory.
+    pub(crate) fn save(&mut self, memory: &Path) -> Result<()> {
+        self.guest.qmp.save(memory)
+    }
+
+    /// Ends the guest in order: what it has synced is in its disks' files.
+    pub(crate) fn quit(mut self) -> Result<()> {
+        self.guest.quit()
+    }
+
+    /// A restored guest believes in the time at which it was saved.
+    fn set_clock(&mut self) -> Result<()> {
+        let now =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("the host's clock is past 1970");
+        self.ok(&format!("date -u -s @{}.{:03} > /dev/null", now.as_secs(), now.subsec_millis())).map(|_| ())
+    }
+
+    fn mount(&mut self, lab: &Lab, payload: &Payload) -> Result<()> {
+        let image = lab.path("payload.img");
+        payload.write(&image, &lab.path("payload"))?;
+        self.add_disk("payload", &image, "raw", true)?;
+        self.ok("mount -o ro /dev/disk/by-id/virtio-payload /payload").map(|_| ())
+    }
+}
+
+/// Returns the MAC of a slot's port: the appliance's side of the cable.
+pub fn port_mac(slot: u8) -> String {
+    format!("52:54:00:5a:00:{slot:02x}")
+}
+
+/// Returns the socket that is a slot's cable; the blade connects to it.
+pub(crate) fn cable(dir: &Path, slot: u8) -> PathBuf {
+    dir.join(format!("slot{slot}.sock"))
+}
+
+fn nic(slot: u8) -> String {
+    format!("slot{slot}")
+}
+
+/// Where a run keeps the appliance's own disk.
+pub(crate) fn root_disk(lab: &Lab) -> PathBuf {
+    lab.path("appliance-root.qcow2")
+}
+
+/// Returns the machine that a saved state fits: the same for every run but for the run's folder.
+pub(crate) fn machine(lab: &Lab) -> Result<Machine> {
+    let image = images::appliance(lab)?;
+    let pool = lab.path("appliance-pool.qcow2");
+    blank(&pool, POOL_SIZE)?;
+    let mut machine = Machine::new(lab, "appliance", SIZE);
+    machine.args(["-kernel", &image.join("vmlinuz").to_string_lossy()]);
+    machine.args(["-initrd", &image.join("initrd.img").to_string_lossy()]);
+    machine.args(["-append", "root=/dev/vda rw console=ttyS0 quiet mitigations=off"]);
+    // Fresh random numbers after a restore, although the saved state is the same each time.
+    machine.args(["-device", "vmgenid,guid=auto", "-device", "virtio-serial-pci"]);
+    machine
+        .socket("agent", "agent")
+        .args(["-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"]);
+    machine.socket("shell", "shell").args(["-device", "virtconsole,chardev=shell"]);
+    disk(&mut machine, "root", &root_disk(lab));
+    disk(&mut machine, "pool", &pool);
+    for slot in 1..=SLOTS {
+        let (nic, mac, path) = (nic(slot), port_mac(slot), cable(lab.dir(), slot));
+        let netdev = format!("stream,id=cable{slot},server=on,addr.type=unix,addr.path={}", path.display());
+        let device = format!("virtio-net-pci,id={nic},netdev=cable{slot},mac={mac},romfile=,addr=0x1{slot}");
+        machine.args(["-netdev", &netdev, "-device", &device]);
+    }
+    Ok(machine)
+}
+
+fn disk(machine: &mut Machine, id: &str, image: &Path) {
+    let file = format!("file.driver=file,file.filename={}", image.display());
+    // The host's page cache may hold what the guest has synced: a run's disks end with the run.
+    let caching = "cache.no-flush=on,discard=unmap,detect-zeroes=unmap";
+    machine.args(["-blockdev", &format!("driver=qcow2,node-name={id}-node,{file},{caching}")]);
+    machine.args(["-device", &format!("virtio-blk-pci,id={id},drive={id}-node,serial={id}")]);
+}

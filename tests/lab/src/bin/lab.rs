@@ -1,0 +1,33 @@
+//! `lab`: the lab from the command line. `images` fills the cache, `selftest` proves that the guests work,
+//! `shell` opens a root shell in an appliance that runs elsewhere.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["images"] => images(),
+        _ => {
+            sheath_lab::phase::say("usage: lab images | selftest | shell");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            sheath_lab::phase::say(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Makes all that is kept.
+fn images() -> sheath_lab::Result<()> {
+    let lab = sheath_lab::Lab::new("images")?;
+    sheath_lab::phase::timed("images", || {
+        sheath_lab::images::appliance(&lab)?;
+        sheath_lab::images::booted(&lab)?;
+        sheath_lab::images::golden(&lab).map(|_| ())
+    })
+}

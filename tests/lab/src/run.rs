@@ -1,0 +1,72 @@
+//! One run of the lab: the folder with its guests' sockets, disks and logs, the cache, and the accelerator.
+//! The folder goes when the run ends well; after a failure (or with `SHEATH_LAB_KEEP`) it stays, and is named.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::accel::Accel;
+use crate::cache::Cache;
+use crate::error::{Attempt, Result};
+use crate::phase;
+
+/// A run of the lab. Drop it after its guests.
+#[derive(Debug)]
+pub struct Lab {
+    dir: PathBuf,
+    cache: Cache,
+    accel: Accel,
+}
+
+impl Lab {
+    /// Begins a run. `name` is for the folder's name only.
+    ///
+    /// # Errors
+    /// When the cache or the folder cannot be made.
+    pub fn new(name: &str) -> Result<Self> {
+        let cache = Cache::open()?;
+        let accel = Accel::probed(&cache)?;
+        Lab::with(name, cache, accel)
+    }
+
+    /// Begins a run with a cache and an accelerator that are known already.
+    pub(crate) fn with(name: &str, cache: Cache, accel: Accel) -> Result<Self> {
+        static RUNS: AtomicU32 = AtomicU32::new(0);
+        // Short: a unix socket's path has at most 107 bytes.
+        let run = RUNS.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("sheath-lab.{}.{run}.{name}", std::process::id()));
+        fs::create_dir_all(&dir).attempt(|| format!("make run folder '{}'", dir.display()))?;
+        Ok(Lab { dir, cache, accel })
+    }
+
+    /// Returns the run's folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Returns the path of a file of the run.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Returns the cache.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Returns how guests are run.
+    pub fn accel(&self) -> Accel {
+        self.accel
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() || std::env::var_os("SHEATH_LAB_KEEP").is_some() {
+            phase::say(&format!("logs are in {}", self.dir.display()));
+            return;
+        }
+        // Nothing depends on it; the next boot of this machine clears the rest.
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
