@@ -141,8 +141,12 @@ mod tests {
     #[test]
     fn an_artifact_is_made_once_and_an_older_one_goes() {
         let cache = empty("once");
-        let old =
-            cache.artifact("golden", &["v1"], |dir| Ok(fs::create_dir(dir.join("x")).unwrap())).unwrap();
+        let old = cache
+            .artifact("golden", &["v1"], |dir| {
+                fs::create_dir(dir.join("x")).unwrap();
+                Ok(())
+            })
+            .unwrap();
         assert!(old.join("x").is_dir());
         let same = cache.artifact("golden", &["v1"], |_| panic!("made twice")).unwrap();
         assert_eq!(same, old);

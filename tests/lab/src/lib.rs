@@ -42,6 +42,8 @@ mod payload;
 pub mod phase;
 mod qmp;
 mod run;
+pub mod selftest;
+pub mod terminal;
 mod tool;
 mod wait;
 mod wire;

@@ -8,6 +8,8 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["images"] => images(),
+        ["selftest"] => sheath_lab::selftest::run(),
+        ["shell"] => sheath_lab::terminal::shell(),
         _ => {
             sheath_lab::phase::say("usage: lab images | selftest | shell");
             return ExitCode::from(2);
