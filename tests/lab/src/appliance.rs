@@ -66,7 +66,7 @@ impl Appliance {
     /// Boots an appliance from its kernel, and waits until its start-up is over. For the saved state, and for tests of
     /// a start of the machine.
     pub(crate) fn cold(lab: &Lab) -> Result<Self> {
-        let image = images::appliance(lab)?;
+        let image = images::appliance(lab.cache())?;
         overlay(&image.join("root.qcow2"), &root_disk(lab))?;
         let machine = machine(lab)?;
         let guest = machine.start()?;
@@ -217,7 +217,7 @@ pub(crate) fn root_disk(lab: &Lab) -> PathBuf {
 
 /// Returns the machine that a saved state fits: the same for every run but for the run's folder.
 pub(crate) fn machine(lab: &Lab) -> Result<Machine> {
-    let image = images::appliance(lab)?;
+    let image = images::appliance(lab.cache())?;
     let pool = lab.path("appliance-pool.qcow2");
     blank(&pool, POOL_SIZE)?;
     let mut machine = Machine::new(lab, "appliance", SIZE);

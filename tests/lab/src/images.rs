@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::appliance::{Appliance, machine, root_disk};
+use crate::cache::Cache;
 use crate::error::{Attempt, Result};
 use crate::machine::{blank, qemu_version};
 use crate::payload::Payload;
@@ -24,8 +25,8 @@ const GOLDEN_SIZE: &str = "2G";
 ///
 /// # Errors
 /// When a tool is missing or the Debian archive cannot be reached.
-pub fn appliance(lab: &Lab) -> Result<PathBuf> {
-    lab.cache().artifact("appliance", &[APPLIANCE, APPLIANCE_DISK], |dir| {
+pub fn appliance(cache: &Cache) -> Result<PathBuf> {
+    cache.artifact("appliance", &[APPLIANCE, APPLIANCE_DISK], |dir| {
         let tar = dir.join("root.tar");
         phase::timed("appliance: packages", || recipe(&[], dir, ("appliance.sh", APPLIANCE), &[&tar]))?;
         // Files keep their owners: as root, or as root of a user namespace that has the caller's subordinate ids.
@@ -44,7 +45,7 @@ pub fn appliance(lab: &Lab) -> Result<PathBuf> {
 /// # Errors
 /// When the appliance does not boot.
 pub fn booted(lab: &Lab) -> Result<PathBuf> {
-    let image = appliance(lab)?;
+    let image = appliance(lab.cache())?;
     let made_from = [machine(lab)?.identity(), qemu_version()?, lab.accel().identity()];
     let made_from: Vec<&str> = made_from.iter().map(String::as_str).collect();
     // The image's folder is named by its key, and the machine's identity has that name.

@@ -28,7 +28,6 @@ fn main() -> ExitCode {
 fn images() -> sheath_lab::Result<()> {
     let lab = sheath_lab::Lab::new("images")?;
     sheath_lab::phase::timed("images", || {
-        sheath_lab::images::appliance(&lab)?;
         sheath_lab::images::booted(&lab)?;
         sheath_lab::images::golden(&lab).map(|_| ())
     })
