@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod boot;
 pub mod bootd;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
@@ -17,4 +18,3 @@ pub mod roster;
 mod sample;
 pub mod status;
 pub mod watch;
-pub mod cli;

@@ -24,7 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Pure: no effect on the machine, no clock.
     ("config", &["error", "model"]),
     ("status", &["error", "model", "observed", "step"]),
-    ("roster", &["error", "model", "config", "status"]),
+    ("roster", &["error", "model", "observed", "config", "status"]),
     ("policy", &["error", "model", "observed", "step", "config", "status", "roster"]),
     ("plan", &["error", "model", "observed", "step", "config", "roster", "policy"]),
     // Every effect on the machine.
