@@ -36,6 +36,8 @@ pub enum Tool {
     Blkid,
     /// Lists what is on a disk.
     Lsblk,
+    /// Finds every signature on a disk. Only ever told to look.
+    Wipefs,
     /// Fetches an image from a URL, in a sandboxed child.
     Curl,
     /// Asks udev to look again, and waits for it.
@@ -43,13 +45,14 @@ pub enum Tool {
 }
 
 /// Tool, path, Debian package.
-const TOOLS: [(Tool, &str, &str); 8] = [
+const TOOLS: [(Tool, &str, &str); 9] = [
     (Tool::Lvm, "/usr/sbin/lvm", "lvm2"),
     (Tool::Systemctl, "/usr/bin/systemctl", "systemd"),
     (Tool::SystemdRun, "/usr/bin/systemd-run", "systemd"),
     (Tool::Losetup, "/usr/sbin/losetup", "mount"),
     (Tool::Blkid, "/usr/sbin/blkid", "util-linux"),
     (Tool::Lsblk, "/usr/bin/lsblk", "util-linux"),
+    (Tool::Wipefs, "/usr/sbin/wipefs", "util-linux"),
     (Tool::Curl, "/usr/bin/curl", "curl"),
     (Tool::Udevadm, "/usr/bin/udevadm", "udev"),
 ];

@@ -11,6 +11,8 @@ pub mod keys;
 pub mod lio;
 pub mod netlink;
 pub mod sim;
+pub mod disk;
+pub mod lvm;
 
 pub use crate::observed::{
     AuthState, MapState, ObservedAcl, ObservedBackstore, ObservedExport, ObservedTarget, Session,

@@ -1,0 +1,101 @@
+//! Golden images' volumes: empty and marked as half-made, then filled, then read-only for ever.
+//!
+//! ```text
+//! create_image ──► sheath.making, writable, active ──► finish_image ──► read-only, inactive ⇄ publish
+//!       ▲                       │
+//!       └── a left-over of a crash is removed: its content is unknown, and a fresh volume reads as zeros
+//! ```
+//!
+//! A finished image is not active: snapshots are made from its metadata alone, and a device that is not there cannot be
+//! scanned, mounted or written to by anybody.
+
+use std::path::PathBuf;
+
+use super::Lvm;
+use crate::{
+    error::{Error, Kind, Result},
+    model::{Bytes, ImageName, Tag},
+    plan::Changed,
+};
+
+impl Lvm {
+    /// Makes an empty volume for an image, tagged as half-made, and returns its device.
+    ///
+    /// # Errors
+    /// [`Kind::Exists`] where an image of this name is finished, [`Kind::Missing`] where the pool does not exist.
+    pub fn create_image(&self, name: &ImageName, size: Bytes) -> Result<PathBuf> {
+        let turn = self.turn();
+        let lv = name.lv_name();
+        let volumes = turn.rows()?;
+        volumes.volumes(&self.vg, &self.thinpool)?;
+        if let Some(row) = volumes.find(&lv) {
+            if !row.tags().contains(&Tag::Making) {
+                return Err(Error::new(Kind::Exists, format!("image '{name}' exists")));
+            }
+            turn.remove(&lv)?;
+        }
+        let (size, making) = (format!("{}b", size.0), Tag::Making.to_string());
+        let mut args =
+            vec!["--virtualsize", &size, "--thinpool", self.thinpool.as_str(), "--name", lv.as_str()];
+        // There is nothing to wipe in a volume that has no block yet.
+        args.extend(["--setactivationskip", "y", "--ignoreactivationskip", "--wipesignatures", "n"]);
+        args.extend(["--addtag", &making, self.vg.as_str()]);
+        turn.run("lvcreate", args)?;
+        Ok(self.device(&lv))
+    }
+
+    /// Makes the image whole: read-only, inactive, no longer half-made, published if asked for.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] where it does not exist, [`Kind::Busy`] where somebody still has it open.
+    pub fn finish_image(&self, name: &ImageName, published: bool) -> Result<Changed> {
+        let turn = self.turn();
+        let lv = name.lv_name();
+        let row = turn.image(name)?;
+        let path = self.path(&lv);
+        if row.active() {
+            turn.run("lvchange", ["--activate", "n", &path])?;
+        }
+        let has = row.tags();
+        let add: &[Tag] = if published && !has.contains(&Tag::Published) { &[Tag::Published] } else { &[] };
+        let remove: &[Tag] = if has.contains(&Tag::Making) { &[Tag::Making] } else { &[] };
+        let more: &[&str] = if row.writable() { &["--permission", "r"] } else { &[] };
+        let changed = turn.retag(&lv, add, remove, more)? == Changed::Changed || row.active();
+        Ok(Changed::from_bool(changed))
+    }
+
+    /// Makes the image one that may be chosen, or takes it back.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] where it does not exist, [`Kind::Busy`] where it is not finished.
+    pub fn publish(&self, name: &ImageName, published: bool) -> Result<Changed> {
+        let turn = self.turn();
+        let has = turn.image(name)?.tags();
+        if has.contains(&Tag::Making) {
+            return Err(Error::new(Kind::Busy, format!("image '{name}' is still being imported")));
+        }
+        if has.contains(&Tag::Published) == published {
+            return Ok(Changed::AlreadyTrue);
+        }
+        let tag = &[Tag::Published];
+        let (add, remove): (&[Tag], &[Tag]) = if published { (tag, &[]) } else { (&[], tag) };
+        turn.retag(&name.lv_name(), add, remove, &[])
+    }
+
+    /// Removes the image, finished or not. Clones of it keep their content: a thin snapshot needs no origin.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] where somebody has it open.
+    pub fn remove_image(&self, name: &ImageName) -> Result<Changed> {
+        self.turn().remove(&name.lv_name())
+    }
+}
+
+impl super::Turn<'_> {
+    /// Returns the image's row.
+    fn image(&self, name: &ImageName) -> Result<super::report::Row> {
+        self.rows()?.find(&name.lv_name()).cloned().ok_or_else(|| {
+            Error::new(Kind::Missing, format!("there is no image '{name}' in '{}'", self.lvm.vg))
+        })
+    }
+}

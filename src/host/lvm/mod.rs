@@ -1,0 +1,129 @@
+//! LVM: one report for everything, and steps that make one thing true.
+//!
+//! ```text
+//! report   what exists: rows decoded from LVM's JSON
+//! clones   a blade's disk: clone, activate, tag, remove
+//! images   golden images: create, finish, publish, remove
+//! pool     the pool itself: physical volume, group, thin pool, and whether it has room
+//! ```
+//!
+//! All commands of a volume group go through one queue: LVM locks the group anyway, and a step of several commands is
+//! whole for its neighbours. Only volumes with our names are ever touched. LVM alone knows the truth: nothing is cached.
+//!
+//! Volumes of ours carry LVM's "skip activation" flag, so that nothing but us activates them: a boot's `vgchange -aay`
+//! of a thousand clones takes minutes, and nobody needs them before their blades come.
+
+mod clones;
+mod images;
+mod pool;
+mod report;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+pub use pool::admit;
+
+use crate::{
+    error::{Error, Kind, Result},
+    host::{
+        Volumes,
+        cmd::{Cmd, Tool},
+    },
+    model::{LvName, VgName},
+};
+
+/// Longest time for one LVM command.
+///
+/// Commands take tenths of a second, but the first activation after a start runs `thin_check` over the pool's metadata,
+/// which takes minutes on a large one, and a command that is killed too early may leave the pool suspended.
+const COMMAND: Duration = Duration::from_secs(300);
+
+/// LVM's configuration for our commands alone.
+///
+/// No archive: it keeps two copies of the whole group for each change. No scan of volumes: a blade's disk may carry a
+/// physical volume of the blade's own. No monitoring: dmeventd would be started inside our unit and die with it, and
+/// the pool's fill is watched by the agent. Named in full because the machine's lvm.conf may say anything.
+const CONFIG: &str = "backup { backup=0 archive=0 } devices { scan_lvs=0 } activation { monitoring=0 }";
+
+/// One volume group and the thin pool in it.
+#[derive(Debug)]
+pub struct Lvm {
+    vg: VgName,
+    thinpool: LvName,
+    queue: Mutex<()>,
+}
+
+/// The right to run commands: one holder at a time.
+struct Turn<'a> {
+    lvm: &'a Lvm,
+    _guard: MutexGuard<'a, ()>,
+}
+
+impl Lvm {
+    /// Returns the door to this volume group and its pool. Nothing is looked at yet.
+    pub fn new(vg: VgName, thinpool: LvName) -> Self {
+        Self { vg, thinpool, queue: Mutex::new(()) }
+    }
+
+    /// Returns the path of a volume's device.
+    pub fn device(&self, lv: &LvName) -> PathBuf {
+        Path::new("/dev").join(self.vg.as_str()).join(lv.as_str())
+    }
+
+    /// Returns all volumes of ours and the pool's fill, by one command whatever their number.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] where the volume group or the pool does not exist; else the command's failure. A failed report
+    /// is never an empty one.
+    pub fn volumes(&self) -> Result<Volumes> {
+        self.turn().volumes()
+    }
+
+    /// Waits for our turn. A holder that panicked has left nothing half-done that LVM does not know of.
+    fn turn(&self) -> Turn<'_> {
+        Turn { lvm: self, _guard: self.queue.lock().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    /// Returns a volume's name as LVM takes it.
+    fn path(&self, lv: &LvName) -> String {
+        format!("{}/{lv}", self.vg)
+    }
+}
+
+impl Turn<'_> {
+    /// Runs one LVM command and returns its standard output.
+    fn run<'a>(&self, verb: &str, args: impl IntoIterator<Item = &'a str>) -> Result<Vec<u8>> {
+        let cmd = Cmd::new(Tool::Lvm, COMMAND)
+            .env("LVM_SUPPRESS_FD_WARNINGS", "1")
+            .args([verb, "--yes", "--config", CONFIG])
+            .args(args);
+        Ok(cmd.run()?.stdout)
+    }
+
+    /// Returns everything of ours.
+    fn volumes(&self) -> Result<Volumes> {
+        self.rows()?.volumes(&self.lvm.vg, &self.lvm.thinpool)
+    }
+
+    /// Returns all rows of the volume group.
+    fn rows(&self) -> Result<report::Rows> {
+        let vg = self.lvm.vg.as_str();
+        let json = self
+            .run("lvs", report::args(report::VOLUME).into_iter().chain([vg]))
+            .map_err(|e| missing_group(vg, e))?;
+        report::Rows::parse(&json)
+    }
+}
+
+/// Returns the error with the kind that a missing volume group has.
+///
+/// LVM's exit status is 5 for everything, so that its words are all there is to tell a missing group from a broken one.
+fn missing_group(vg: &str, error: Error) -> Error {
+    if error.to_string().contains(&format!("Volume group \"{vg}\" not found")) {
+        return Error::new(Kind::Missing, format!("there is no volume group '{vg}'")).because(error);
+    }
+    error
+}
