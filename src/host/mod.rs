@@ -13,6 +13,7 @@ pub mod netlink;
 pub mod sim;
 pub mod disk;
 pub mod lvm;
+pub mod udev;
 
 pub use crate::observed::{
     AuthState, MapState, ObservedAcl, ObservedBackstore, ObservedExport, ObservedTarget, Session,
