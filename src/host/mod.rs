@@ -14,6 +14,7 @@ pub mod sim;
 pub mod disk;
 pub mod lvm;
 pub mod udev;
+pub mod dnsmasq;
 
 pub use crate::observed::{
     AuthState, MapState, ObservedAcl, ObservedBackstore, ObservedExport, ObservedTarget, Session,
