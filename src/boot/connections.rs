@@ -104,6 +104,8 @@ pub(super) async fn serve(
             Err(e) => log::debug!("a connection was gone before it was accepted: {e}"),
         }
     }
+    // A blade that comes now is better off with a refused connection: it tries again, and meets our successor.
+    drop(listener);
     let all = async { while open.join_next().await.is_some() {} };
     if timeout(GRACE, all).await.is_err() {
         log::debug!("connections that did not end in time are cut off");

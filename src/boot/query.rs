@@ -5,8 +5,6 @@
 
 use std::net::Ipv4Addr;
 
-use serde::Deserialize;
-
 use super::wire::{Ask, BootRequest, Choice};
 use crate::{
     error::{Error, Result},
@@ -21,8 +19,7 @@ const MAX_TOKEN: usize = 64;
 const MAX_ERRNO: usize = 16;
 
 /// The words of any question. Words that we do not know are left alone: another version's script may send them.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default)]
 pub(super) struct Words {
     mac: Option<String>,
     uuid: Option<String>,
@@ -32,14 +29,43 @@ pub(super) struct Words {
     platform: Option<String>,
     version: Option<String>,
     /// A menu's token.
-    t: Option<String>,
-    /// A choice.
-    c: Option<String>,
-    /// An error number.
-    e: Option<String>,
+    token: Option<String>,
+    choice: Option<String>,
+    errno: Option<String>,
 }
 
 impl Words {
+    /// Returns the words of a URL's query.
+    ///
+    /// iPXE before 2020 leaves `&` and `+` as they are in what it encodes, so this is not a form's encoding: `+` is a
+    /// plus sign, and of a word that comes twice the first counts. Our scripts put identities first, hence no serial
+    /// number can pose as one.
+    pub(super) fn parse(query: &str) -> Self {
+        let mut words = Self::default();
+        for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+            if let Some(place) = words.place(name) {
+                place.get_or_insert_with(|| decoded(value));
+            }
+        }
+        words
+    }
+
+    fn place(&mut self, name: &str) -> Option<&mut Option<String>> {
+        match name {
+            "mac" => Some(&mut self.mac),
+            "uuid" => Some(&mut self.uuid),
+            "serial" => Some(&mut self.serial),
+            "manufacturer" => Some(&mut self.manufacturer),
+            "product" => Some(&mut self.product),
+            "platform" => Some(&mut self.platform),
+            "version" => Some(&mut self.version),
+            "t" => Some(&mut self.token),
+            "c" => Some(&mut self.choice),
+            "e" => Some(&mut self.errno),
+            _ => None,
+        }
+    }
+
     /// Returns the question "what shall I do?".
     ///
     /// # Errors
@@ -55,16 +81,16 @@ impl Words {
 
     /// Returns a choice from the menu; its token and its choice must be there and look like ones of ours.
     pub(super) fn choose(self, peer: Ipv4Addr) -> Result<BootRequest> {
-        let token = checked("token", self.t.as_deref(), MAX_TOKEN, |c| {
+        let token = checked("token", self.token.as_deref(), MAX_TOKEN, |c| {
             c.is_ascii_alphanumeric() || b"-_".contains(&c)
         })?;
-        let choice = choice(self.c.as_deref().unwrap_or_default())?;
+        let choice = choice(self.choice.as_deref().unwrap_or_default())?;
         self.with(peer, Ask::Choose { token, choice })
     }
 
     /// Returns the report of a failed boot.
     pub(super) fn failed(self, peer: Ipv4Addr) -> Result<BootRequest> {
-        let errno = checked("error number", self.e.as_deref(), MAX_ERRNO, |c| {
+        let errno = checked("error number", self.errno.as_deref(), MAX_ERRNO, |c| {
             c.is_ascii_alphanumeric() || c == b'-'
         })?;
         self.with(peer, Ask::BootFailed { errno })
@@ -109,6 +135,21 @@ fn checked(what: &str, text: Option<&str>, longest: usize, allowed: fn(u8) -> bo
     }
 }
 
+/// Returns `text` with its `%XX` decoded; what is no such thing stays, what is no UTF-8 becomes a question mark.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let digits = after.get(..2).filter(|pair| first == b'%' && pair.iter().all(u8::is_ascii_hexdigit));
+        let digits = digits.and_then(|pair| std::str::from_utf8(pair).ok());
+        match digits.and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
+            Some(byte) => (bytes.push(byte), rest = &after[2..]),
+            None => (bytes.push(first), rest = after),
+        };
+    }
+    String::from_utf8_lossy(&bytes).replace('\u{fffd}', "?")
+}
+
 /// Returns the printable beginning of what a machine says of itself, or `None` where it says nothing.
 fn claim(text: Option<String>) -> Option<String> {
     let text = text?;
@@ -127,46 +168,44 @@ mod tests {
 
     #[test]
     fn a_strange_serial_number_is_shortened_and_keeps_no_blade_from_booting() {
-        let words = Words {
-            mac: Some("52-54-00-12-34-56".into()),
-            serial: Some(format!(" a\nb\u{1b}[0m{}", "x".repeat(500))),
-            product: Some("   ".into()),
-            platform: Some("efi".into()),
-            ..Words::default()
-        };
-        let request = words.start(PEER).unwrap();
+        let query = format!(
+            "mac=52-54-00-12-34-56&serial=%20a%0ab%1b[0m{}&product=%20%20&platform=efi",
+            "x".repeat(500)
+        );
+        let request = Words::parse(&query).start(PEER).unwrap();
         assert_eq!(request.mac, Some("52:54:00:12:34:56".parse().unwrap()));
         assert_eq!(request.hardware.serial, Some(format!("ab[0m{}", "x".repeat(59))));
         assert_eq!((request.hardware.product, request.hardware.firmware), (None, Some(Firmware::Uefi)));
     }
 
     #[test]
+    fn a_manufacturer_with_an_ampersand_can_pose_as_nothing() {
+        let query = "mac=52-54-00-12-34-56&manufacturer=A&mac=02-00-00-00-00-01&B%26C&product=1+1%zz%+f%ff%";
+        let request = Words::parse(query).start(PEER).unwrap();
+        assert_eq!(request.mac, Some("52:54:00:12:34:56".parse().unwrap()));
+        assert_eq!(request.hardware.manufacturer.as_deref(), Some("A"));
+        assert_eq!(request.hardware.product.as_deref(), Some("1+1%zz%+f?%"));
+    }
+
+    #[test]
     fn a_blade_that_says_nothing_is_asked_about_all_the_same() {
-        let request = Words { mac: Some(String::new()), ..Words::default() }.start(PEER).unwrap();
-        assert_eq!(
-            request,
-            BootRequest { peer: PEER, mac: None, hardware: Hardware::default(), ask: Ask::Start }
-        );
+        let nothing = BootRequest { peer: PEER, mac: None, hardware: Hardware::default(), ask: Ask::Start };
+        for query in ["", "&&=", "mac=&uuid=", "other=1"] {
+            assert_eq!(Words::parse(query).start(PEER).unwrap(), nothing);
+        }
     }
 
     #[test]
     fn a_wrong_identity_is_refused() {
-        let choose = |t: &str, c: &str| {
-            Words { t: Some(t.into()), c: Some(c.into()), ..Words::default() }.choose(PEER)
-        };
-        assert!(choose("abc-123", "install.debian13").is_ok());
-        for (token, choice) in [
-            ("", "wait"),
-            ("a b", "wait"),
-            (&"x".repeat(65), "wait"),
-            ("abc", "format"),
-            ("abc", "install.../x"),
-        ] {
-            assert!(choose(token, choice).is_err(), "{token} {choice}");
+        assert!(Words::parse("t=abc-123&c=install.debian13").choose(PEER).is_ok());
+        let long = format!("t={}&c=wait", "x".repeat(65));
+        for query in
+            ["t=&c=wait", "t=a%20b&c=wait", &long, "t=abc&c=format", "t=abc&c=install.../x", "c=wait", ""]
+        {
+            assert!(Words::parse(query).choose(PEER).is_err(), "{query}");
         }
-        assert!(Words { mac: Some("zz".into()), ..Words::default() }.menu(PEER).is_err());
-        assert!(Words { e: Some("1 2".into()), ..Words::default() }.failed(PEER).is_err());
-        assert!(Words::default().choose(PEER).is_err());
+        assert!(Words::parse("mac=zz").menu(PEER).is_err());
+        assert!(Words::parse("e=1%202").failed(PEER).is_err());
     }
 
     #[test]
@@ -179,18 +218,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_words_break_the_reader(mac in any::<Option<String>>(), text in any::<String>()) {
-            let words = Words {
-                mac,
-                uuid: Some(text.clone()),
-                t: Some(text.clone()),
-                c: Some(text.clone()),
-                e: Some(text),
-                ..Words::default()
-            };
+        fn no_words_break_the_reader(query in any::<String>(), serial in any::<String>()) {
+            let words = Words::parse(&format!("{query}&serial={serial}&t={query}&c={query}"));
             if let Ok(request) = words.start(PEER) {
                 prop_assert_eq!(request.ask, Ask::Start);
-                prop_assert!(request.hardware.uuid.unwrap_or_default().chars().count() <= MAX_CLAIM);
+                prop_assert!(request.hardware.serial.unwrap_or_default().chars().count() <= MAX_CLAIM);
             }
         }
     }

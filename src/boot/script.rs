@@ -15,10 +15,10 @@ use crate::model::{Firmware, Portal};
 
 /// What every question of a blade carries: iPXE fills it in.
 ///
-/// `netX` is the NIC that was opened last, which is the one that it boots from.
-const CLAIMS: &str = "mac=${netX/mac:hexhyp}&uuid=${uuid}&serial=${serial:uristring}\
-    &manufacturer=${manufacturer:uristring}&product=${product:uristring}&platform=${platform}\
-    &version=${version:uristring}";
+/// `netX` is the NIC that was opened last, which is the one that it boots from. Free text stands last: old iPXE leaves
+/// an `&` in it as it is, and `query` then believes the first of two words.
+const CLAIMS: &str = "mac=${netX/mac:hexhyp}&uuid=${uuid}&platform=${platform}&version=${version:uristring}\
+    &serial=${serial:uristring}&manufacturer=${manufacturer:uristring}&product=${product:uristring}";
 
 /// The templates, by the names that they include each other with.
 const TEMPLATES: [(&str, &str); 7] = [

@@ -17,7 +17,7 @@ use std::{net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 use axum::{
     Extension, Router,
     body::Body,
-    extract::{Query, State, rejection::QueryRejection},
+    extract::{RawQuery, State},
     http::{Method, Response, StatusCode},
     routing::get,
 };
@@ -47,10 +47,10 @@ const AWAY_SLEEP: u32 = 5;
 pub async fn serve(listener: TcpListener, agent: PathBuf, limits: Limits, stop: impl Future<Output = ()>) {
     let router = Router::new()
         .route("/v1/start.ipxe", get(start))
-        .route("/v1/boot", get(|agent, ends, words| answer(agent, ends, words, Words::start)))
-        .route("/v1/menu", get(|agent, ends, words| answer(agent, ends, words, Words::menu)))
-        .route("/v1/choose", get(|agent, ends, words| answer(agent, ends, words, Words::choose)))
-        .route("/v1/failed", get(|agent, ends, words| answer(agent, ends, words, Words::failed)))
+        .route("/v1/boot", get(|agent, ends, query| answer(agent, ends, query, Words::start)))
+        .route("/v1/menu", get(|agent, ends, query| answer(agent, ends, query, Words::menu)))
+        .route("/v1/choose", get(|agent, ends, query| answer(agent, ends, query, Words::choose)))
+        .route("/v1/failed", get(|agent, ends, query| answer(agent, ends, query, Words::failed)))
         .fallback(async || plain(StatusCode::NOT_FOUND, "there is nothing here"))
         .method_not_allowed_fallback(async || plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered"))
         .with_state(Arc::new(agent));
@@ -65,11 +65,11 @@ async fn start(Extension(ends): Extension<Ends>) -> Response<Body> {
 async fn answer(
     State(agent): State<Arc<PathBuf>>,
     Extension(ends): Extension<Ends>,
-    words: std::result::Result<Query<Words>, QueryRejection>,
+    RawQuery(query): RawQuery,
     read: fn(Words, Ipv4Addr) -> Result<BootRequest>,
 ) -> Response<Body> {
-    let words = words.map_err(|e| Error::invalid("read the question").because(e));
-    let request = match words.and_then(|Query(words)| read(words, ends.peer)) {
+    let words = Words::parse(query.as_deref().unwrap_or_default());
+    let request = match read(words, ends.peer) {
         Ok(request) => request,
         Err(e) => {
             log::warn!("a question of {} is refused: {}", ends.peer, e.chain());

@@ -34,10 +34,10 @@ mod tests {
     fn an_address_that_is_not_there_yet_can_be_listened_on() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            // TEST-NET-1 (RFC 5737): no machine has it.
-            let listener = bind("192.0.2.1:0".parse().unwrap()).unwrap();
+            // TEST-NET-3 (RFC 5737): no machine has it.
+            let listener = bind("203.0.113.77:0".parse().unwrap()).unwrap();
             let taken = listener.local_addr().unwrap().to_string().parse().unwrap();
-            assert!(bind(taken).unwrap_err().to_string().starts_with("listen on 192.0.2.1:"));
+            assert!(bind(taken).unwrap_err().to_string().starts_with("listen on 203.0.113.77:"));
         });
     }
 }
