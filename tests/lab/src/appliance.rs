@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::images;
 use crate::machine::{Guest, Machine, Size, blank, overlay};
 use crate::payload::Payload;
+use crate::phase::timed;
 use crate::qmp::Qmp;
 use crate::run::Lab;
 use crate::wait::secs;
@@ -54,12 +55,12 @@ impl Appliance {
         let mut machine = machine(lab)?;
         machine.args(["-incoming", "defer"]);
         let mut guest = machine.start()?;
-        guest.qmp.restore(&saved.join("memory"))?;
-        let agent = Agent::connect(&machine.path("agent"), RESTORED_BOUND)?;
+        timed("appliance: memory restored", || guest.qmp.restore(&saved.join("memory")))?;
+        let agent = timed("appliance: agent answers", || Agent::connect(&machine.path("agent"), RESTORED_BOUND))?;
         let shell = machine.path("shell");
         let mut appliance = Appliance { agent, guest, shell, dir: lab.dir().to_owned() };
-        appliance.set_clock()?;
-        appliance.mount(lab, payload)?;
+        timed("appliance: clock set", || appliance.set_clock())?;
+        timed("appliance: payload mounted", || appliance.mount(lab, payload))?;
         Ok(appliance)
     }
 
