@@ -1,36 +1,14 @@
 //! dnsmasq's configuration: DHCP and TFTP for the blades, in a unit of its own.
 //!
 //! dnsmasq gives addresses and the first loader, nothing else: no names, no router. Which blade gets which disk is told
-//! by the script that iPXE fetches. [`render`] is pure; [`install`] saves the text and has the unit restarted.
+//! by the script that iPXE fetches. [`render`] is pure; saving the text and restarting the unit is `service`'s.
 
-use std::{
-    fs,
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{net::Ipv4Addr, path::PathBuf};
 
-use super::{
-    cmd::{Cmd, Tool},
-    file,
-};
 use crate::{
     config::Config,
-    error::{Context, Error, Result},
-    plan::Changed,
+    error::{Error, Result},
 };
-
-/// Where the unit reads its configuration, below the root.
-const CONFIGURATION: &str = "run/sheath/dnsmasq.conf";
-
-/// There while dnsmasq does not run with what was saved: survives our end between the saving and the restart.
-const PENDING: &str = "run/sheath/dnsmasq.conf.pending";
-
-/// The unit.
-const UNIT: &str = "sheath-dnsmasq.service";
-
-/// systemd only has to note it down: the restart itself is not waited for.
-const NOTE_DOWN: Duration = Duration::from_secs(20);
 
 /// Concurrent TFTP transfers: a whole chassis that is switched on. dnsmasq's own bound is 50.
 const TRANSFERS: u32 = 256;
@@ -148,36 +126,6 @@ fn boot(places: &Places) -> Vec<String> {
 
 fn netmask(prefix: u8) -> Ipv4Addr {
     Ipv4Addr::from(u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0))
-}
-
-/// Makes dnsmasq run with this configuration, if it runs at all.
-///
-/// # Errors
-/// The failing system call, or systemctl's refusal; called again, it goes on where it failed.
-pub fn install(root: &Path, text: &str) -> Result<Changed> {
-    let changed = save(root, text)?;
-    if changed == Changed::Changed {
-        // Not waited for: the unit is ordered after ours, and while ours starts its job would wait for us.
-        Cmd::new(Tool::Systemctl, NOTE_DOWN).args(["--no-block", "try-reload-or-restart", UNIT]).run()?;
-        settled(root)?;
-    }
-    Ok(changed)
-}
-
-/// Saves the configuration, and notes that dnsmasq does not know it yet.
-fn save(root: &Path, text: &str) -> Result<Changed> {
-    let (path, pending) = (root.join(CONFIGURATION), root.join(PENDING));
-    if !pending.exists() && fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
-        return Ok(Changed::AlreadyTrue);
-    }
-    file::save(&pending, b"", 0o600)?;
-    file::save(&path, text.as_bytes(), 0o644)?;
-    Ok(Changed::Changed)
-}
-
-fn settled(root: &Path) -> Result<()> {
-    let pending = root.join(PENDING);
-    fs::remove_file(&pending).attempt(|| format!("remove '{}'", pending.display()))
 }
 
 #[cfg(test)]

@@ -6,15 +6,17 @@
 
 pub mod cmd;
 pub mod configfs;
+pub mod disk;
+pub mod dnsmasq;
 pub mod file;
 pub mod keys;
 pub mod lio;
-pub mod netlink;
-pub mod sim;
-pub mod disk;
+pub mod live;
 pub mod lvm;
+pub mod netlink;
+pub mod service;
+pub mod sim;
 pub mod udev;
-pub mod dnsmasq;
 
 pub use crate::observed::{
     AuthState, MapState, ObservedAcl, ObservedBackstore, ObservedExport, ObservedTarget, Session,

@@ -59,6 +59,19 @@ impl Udev {
         Ok(changed)
     }
 
+    /// Returns what udev was told of the volume: nothing where it was told nothing.
+    ///
+    /// # Errors
+    /// The failing system call.
+    pub fn announced(&self, volume: VolumeId) -> Result<BTreeMap<String, String>> {
+        let path = self.root.join(PROPERTIES).join(volume.lv_name().as_str());
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text.lines().filter_map(|line| line.split_once('=')).map(owned).collect()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+            Err(e) => Err(Error::io(format!("read '{}'", path.display()), e)),
+        }
+    }
+
     /// Makes udev know which slot this interface is, or that it is none.
     ///
     /// # Errors
@@ -132,6 +145,10 @@ impl Udev {
             .and_then(|mut file| file.write_all(b"change"))
             .attempt(|| format!("ask for an event by '{}'", path.display()))
     }
+}
+
+fn owned((key, value): (&str, &str)) -> (String, String) {
+    (key.to_owned(), value.to_owned())
 }
 
 /// Returns an attribute of sysfs.

@@ -14,6 +14,7 @@ pub mod files;
 mod fold;
 pub mod netlink;
 mod reactor;
+pub mod sessions;
 pub mod udev;
 
 use std::{

@@ -36,12 +36,12 @@ use crate::{
     control::api::{ImportRequest, Reply, Request},
     error::{Error, Result},
     host::{Host, file},
-    model::{BladeId, ImageName, Iqn},
+    model::{BladeId, ImageName},
     observed::{Session, Volumes},
     policy::{self, chassis::ServiceFile},
     roster::{Presence, Roster, Saved},
     status::{ImportProgress, Millis, Problem},
-    watch::WatchEvent,
+    watch::{WatchEvent, sessions::Served},
 };
 
 /// Something that the line has to know.
@@ -89,9 +89,6 @@ pub struct Outside {
     /// The roster's file.
     pub state: PathBuf,
 }
-
-/// The targets whose sessions are watched, by blade: shared with the session watch.
-pub type Served = Arc<std::sync::Mutex<BTreeMap<BladeId, (Iqn, Iqn)>>>;
 
 /// A blade's request that waits for a job to end.
 struct Parked {

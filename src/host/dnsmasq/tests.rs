@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, net::SocketAddrV4};
 
+use std::{fs, path::Path};
+
 use super::*;
 use crate::{
     config::{
@@ -125,15 +127,4 @@ fn netmasks_follow_from_prefixes() {
     for (prefix, mask) in [(0, "0.0.0.0"), (8, "255.0.0.0"), (22, "255.255.252.0"), (32, "255.255.255.255")] {
         assert_eq!(netmask(prefix).to_string(), mask);
     }
-}
-
-#[test]
-fn a_configuration_stays_news_until_dnsmasq_was_told() {
-    let dir = tempfile::tempdir().unwrap();
-    fs::create_dir_all(dir.path().join("run/sheath")).unwrap();
-    assert_eq!(save(dir.path(), "a").unwrap(), Changed::Changed);
-    assert_eq!(save(dir.path(), "a").unwrap(), Changed::Changed, "the restart did not happen");
-    settled(dir.path()).unwrap();
-    assert_eq!(save(dir.path(), "a").unwrap(), Changed::AlreadyTrue);
-    assert_eq!(save(dir.path(), "b").unwrap(), Changed::Changed);
 }

@@ -56,7 +56,8 @@ impl Appliance {
         machine.args(["-incoming", "defer"]);
         let mut guest = machine.start()?;
         timed("appliance: memory restored", || guest.qmp.restore(&saved.join("memory")))?;
-        let agent = timed("appliance: agent answers", || Agent::connect(&machine.path("agent"), RESTORED_BOUND))?;
+        let agent =
+            timed("appliance: agent answers", || Agent::connect(&machine.path("agent"), RESTORED_BOUND))?;
         let shell = machine.path("shell");
         let mut appliance = Appliance { agent, guest, shell, dir: lab.dir().to_owned() };
         timed("appliance: clock set", || appliance.set_clock())?;

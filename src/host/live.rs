@@ -1,0 +1,148 @@
+//! The real machine: joins LIO, LVM, netlink, udev, disks and services behind [`Host`].
+//!
+//! Nothing is decided here. Each step goes to the room that can make it true; each observation is put together from
+//! the rooms that know a part of it.
+
+use std::{fs, io::ErrorKind, path::PathBuf};
+
+use super::{
+    Host,
+    disk::{cidata, gpt},
+    keys::MasterKey,
+    lio::{Acl, Lio},
+    lvm::Lvm,
+    netlink, service,
+    udev::Udev,
+};
+use crate::{
+    config::Config,
+    error::{Error, Result},
+    model::{Chap, Credentials, Iqn, PortName, VolumeId},
+    observed::{ObservedChassis, ObservedExport, Session, TargetSummary, Volumes},
+    plan::{Changed, Step},
+};
+
+/// Where configfs shows LIO.
+const LIO: &str = "/sys/kernel/config/target";
+
+/// The real machine.
+#[derive(Debug)]
+pub struct Live {
+    lio: Lio,
+    lvm: Lvm,
+    udev: Udev,
+    keys: MasterKey,
+}
+
+impl Live {
+    /// Returns the machine with the volume group, the pool and the names of this configuration. Nothing is looked at
+    /// yet.
+    pub fn new(config: &Config, keys: MasterKey) -> Self {
+        Self {
+            lio: Lio::new(PathBuf::from(LIO), config.target.iqn_prefix.clone(), keys.clone()),
+            lvm: Lvm::new(config.pool.vg.clone(), config.pool.thinpool.clone()),
+            udev: Udev::new("/", config.pool.vg.clone()),
+            keys,
+        }
+    }
+
+    /// Returns LVM's door: imports write to a volume themselves.
+    pub fn lvm(&self) -> &Lvm {
+        &self.lvm
+    }
+
+    fn device(&self, volume: VolumeId) -> PathBuf {
+        self.lvm.device(&volume.lv_name())
+    }
+
+    fn run_volume_step(&self, step: &Step) -> Option<Result<Changed>> {
+        let changed = match step {
+            Step::Clone { volume, image, size, tags } => self.lvm.clone(*volume, image, *size, tags),
+            Step::Activate { volume } => self.lvm.activate(*volume),
+            Step::Partition { volume, layout } => gpt::apply_layout(&self.device(*volume), layout),
+            Step::Seed { volume, seed } => cidata::write_seed(&self.device(*volume), seed),
+            Step::Tag { volume, add, remove } => self.lvm.tag(*volume, add, remove),
+            Step::RemoveVolume { volume } => self.lvm.remove(*volume),
+            Step::CreateImage { image, size } => {
+                self.lvm.create_image(image, *size).map(|_| Changed::Changed)
+            }
+            Step::FinishImage { image, published } => self.lvm.finish_image(image, *published),
+            Step::RemoveImage { image } => self.lvm.remove_image(image),
+            Step::Announce { volume, properties } => self.udev.announce(*volume, properties),
+            _ => return None,
+        };
+        Some(changed)
+    }
+
+    fn run_lio_step(&self, step: &Step) -> Option<Result<Changed>> {
+        let changed = match step {
+            Step::Backstore { backstore } => self.lio.backstore(backstore),
+            Step::Target { target } => self.lio.target(target),
+            Step::Lun { target, backstore } => self.lio.lun(target, backstore),
+            Step::Acl { target, initiator, volume, chap, nopin } => {
+                self.lio.acl(target, &Acl { initiator, volume: *volume, chap: *chap, nopin: *nopin })
+            }
+            Step::MapLun { target, initiator } => self.lio.map_lun(target, initiator),
+            Step::Portal { target, portal } => self.lio.portal(target, *portal),
+            Step::Enable { target } => self.lio.enable(target),
+            Step::Disable { target } => self.lio.disable(target),
+            Step::RemoveAcl { target, initiator } => self.lio.remove_acl(target, initiator),
+            Step::RemoveTarget { target } => self.lio.remove_target(target),
+            Step::RemoveBackstore { volume } => self.lio.remove_backstore(*volume),
+            _ => return None,
+        };
+        Some(changed)
+    }
+
+    fn run_chassis_step(&self, step: &Step) -> Option<Result<Changed>> {
+        let changed = match step {
+            Step::Bridge { bridge, address } => netlink::bridge(bridge, *address),
+            Step::Port { port, bridge, isolated } => netlink::port(port, bridge, *isolated),
+            Step::ServiceFile { unit, path, content } => service::install(unit, path, content),
+            _ => return None,
+        };
+        Some(changed)
+    }
+}
+
+impl Host for Live {
+    fn volumes(&self) -> Result<Volumes> {
+        self.lvm.volumes()
+    }
+
+    fn export(&self, target: &Iqn, volume: VolumeId) -> Result<ObservedExport> {
+        let properties = self.udev.announced(volume)?;
+        Ok(ObservedExport { properties, ..self.lio.export(target, volume)? })
+    }
+
+    fn session(&self, target: &Iqn, initiator: &Iqn) -> Result<Option<Session>> {
+        self.lio.session(target, initiator)
+    }
+
+    fn chassis(&self, bridge: &PortName, ports: &[PortName], files: &[PathBuf]) -> Result<ObservedChassis> {
+        let mut chassis = netlink::observe_chassis(bridge, ports)?;
+        for path in files {
+            match fs::read_to_string(path) {
+                Ok(text) => drop(chassis.files.insert(path.clone(), text)),
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(Error::io(format!("read '{}'", path.display()), e)),
+            }
+        }
+        Ok(chassis)
+    }
+
+    fn targets(&self) -> Result<Vec<TargetSummary>> {
+        self.lio.targets()
+    }
+
+    fn credentials(&self, volume: VolumeId, chap: Chap) -> Credentials {
+        self.keys.credentials(volume, chap)
+    }
+
+    fn run(&self, step: &Step) -> Result<Changed> {
+        self.run_volume_step(step)
+            .or_else(|| self.run_lio_step(step))
+            .or_else(|| self.run_chassis_step(step))
+            .expect("every step belongs to one of the three")
+    }
+}
