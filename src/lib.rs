@@ -9,6 +9,7 @@ pub mod control;
 pub mod daemon;
 pub mod error;
 pub mod host;
+pub mod image;
 pub mod model;
 pub mod observed;
 pub mod plan;

@@ -40,12 +40,14 @@ pub enum Tool {
     Wipefs,
     /// Fetches an image from a URL, in a sandboxed child.
     Curl,
+    /// Converts an image, in a sandboxed child.
+    QemuImg,
     /// Asks udev to look again, and waits for it.
     Udevadm,
 }
 
 /// Tool, path, Debian package.
-const TOOLS: [(Tool, &str, &str); 9] = [
+const TOOLS: [(Tool, &str, &str); 10] = [
     (Tool::Lvm, "/usr/sbin/lvm", "lvm2"),
     (Tool::Systemctl, "/usr/bin/systemctl", "systemd"),
     (Tool::SystemdRun, "/usr/bin/systemd-run", "systemd"),
@@ -54,6 +56,7 @@ const TOOLS: [(Tool, &str, &str); 9] = [
     (Tool::Lsblk, "/usr/bin/lsblk", "util-linux"),
     (Tool::Wipefs, "/usr/sbin/wipefs", "util-linux"),
     (Tool::Curl, "/usr/bin/curl", "curl"),
+    (Tool::QemuImg, "/usr/bin/qemu-img", "qemu-utils"),
     (Tool::Udevadm, "/usr/bin/udevadm", "udev"),
 ];
 
@@ -98,6 +101,10 @@ enum Told {
     Errors(String),
     Exit(std::io::Result<ExitStatus>),
 }
+
+/// How many pieces of output may wait for the caller: a tool that writes faster than we take it in has to wait, and does
+/// not fill our memory.
+const PIECES_WAITING: usize = 16;
 
 /// Longest part of standard error that an error message carries.
 const STDERR_SHOWN: usize = 2000;
@@ -155,7 +162,7 @@ impl Cmd {
     pub fn run_streaming(self, mut on_output: impl FnMut(&[u8])) -> Result<String> {
         let mut child = self.spawn()?;
         let group = Pid::from_raw(i32::try_from(child.id()).expect("a process id fits"));
-        let (tell, told) = mpsc::channel();
+        let (tell, told) = mpsc::sync_channel(PIECES_WAITING);
         let helpers = attend(&mut child, self.stdin.clone(), &tell);
         let waiter = thread::spawn(move || tell.send(Told::Exit(child.wait())).unwrap_or(()));
         let deadline = std::time::Instant::now() + self.timeout;
@@ -182,7 +189,16 @@ impl Cmd {
         self.judge(status, stderr)
     }
 
-    fn spawn(&self) -> Result<Child> {
+    /// Becomes the tool: for a process whose only task was to prepare it. Returns where that is not possible.
+    ///
+    /// Deadline and standard input are those of whoever started this process.
+    pub fn replace_process(self) -> Error {
+        let failure = self.command().exec();
+        Error::io(format!("become {self}"), failure)
+    }
+
+    /// Returns the command with its arguments and its clean environment.
+    fn command(&self) -> Command {
         #[allow(clippy::disallowed_methods, reason = "this is the one place")]
         let mut command = Command::new(&self.program);
         command
@@ -190,7 +206,13 @@ impl Cmd {
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("LC_ALL", "C")
-            .envs(self.envs.iter().map(|(key, value)| (key, value)))
+            .envs(self.envs.iter().map(|(key, value)| (key, value)));
+        command
+    }
+
+    fn spawn(&self) -> Result<Child> {
+        let mut command = self.command();
+        command
             .process_group(0)
             .stdin(if self.stdin.is_empty() { Stdio::null() } else { Stdio::piped() })
             .stdout(Stdio::piped())
@@ -215,7 +237,7 @@ impl Cmd {
 }
 
 /// Starts the threads that feed the child and listen to it.
-fn attend(child: &mut Child, input: Vec<u8>, tell: &mpsc::Sender<Told>) -> Vec<JoinHandle<()>> {
+fn attend(child: &mut Child, input: Vec<u8>, tell: &mpsc::SyncSender<Told>) -> Vec<JoinHandle<()>> {
     let mut helpers = vec![];
     if let Some(mut stdin) = child.stdin.take() {
         // A tool that ends without reading it all is judged by its status.

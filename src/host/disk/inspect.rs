@@ -79,7 +79,14 @@ pub fn inspect_disk(device: &Path) -> Result<Vec<String>> {
 /// Asks lsblk for the device and all that stands on it.
 fn list(device: &Path) -> Result<Device> {
     let output = Cmd::new(Tool::Lsblk, LOOK)
-        .args(["--json", "--bytes", "--output", "PATH,TYPE,FSTYPE,LABEL,SIZE,MOUNTPOINTS,LOG-SEC,RO", "--"])
+        // Without NAME among the columns it gives a list in which nothing stands on anything.
+        .args([
+            "--json",
+            "--bytes",
+            "--output",
+            "NAME,PATH,TYPE,FSTYPE,LABEL,SIZE,MOUNTPOINTS,LOG-SEC,RO",
+            "--",
+        ])
         .arg(device)
         .run()?;
     let devices: Devices = serde_json::from_slice(&output.stdout).map_err(|e| {

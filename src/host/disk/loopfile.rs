@@ -71,11 +71,12 @@ pub fn attach(path: &Path) -> Result<PathBuf> {
     if let Some(device) = find(path)? {
         return Ok(device);
     }
-    // Without direct I/O every page would be cached twice.
-    let output = Cmd::new(Tool::Losetup, LOSETUP)
-        .args(["--find", "--show", "--nooverlap", "--direct-io=on"])
-        .arg(path)
-        .run()?;
+    let losetup = |more: &[&str]| {
+        let fixed = ["--find", "--show", "--nooverlap"];
+        Cmd::new(Tool::Losetup, LOSETUP).args(fixed).args(more).arg(path).run()
+    };
+    // Without direct I/O every page would be cached twice; some file systems cannot do it.
+    let output = losetup(&["--direct-io=on"]).or_else(|_| losetup(&[]))?;
     Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
 }
 

@@ -1,0 +1,281 @@
+//! The import of one image, from its source to a finished volume, or to nothing at all.
+
+use std::{
+    fs::{self, DirBuilder},
+    os::unix::fs::{DirBuilderExt, MetadataExt, symlink},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{
+    Source,
+    fetch::fetch,
+    header::Screened,
+    internal,
+    progress::Progress,
+    sandbox::{DEVICE, SOURCE, Sandbox, stop_leftovers},
+};
+use crate::{
+    error::{Context, Error, Kind, Result},
+    host::{
+        disk::gpt::{self, SEED_ROOM},
+        lvm::{Lvm, admit},
+    },
+    model::{Bytes, ImageName, PoolUsage},
+    status::ImportProgress,
+};
+
+/// Longest time for a look at a header, with the start of its unit on a busy machine.
+const PROBE: Duration = Duration::from_secs(60);
+/// Longest time for a conversion: some TiB onto slow disks.
+const CONVERT: Duration = Duration::from_secs(24 * 3600);
+/// How often the pool's fill is looked at meanwhile: it takes some tenths of a second, and even fast disks fill a pool
+/// by little in this time.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// What to import.
+#[derive(Debug, Clone)]
+pub struct Import {
+    /// The new image's name.
+    pub name: ImageName,
+    /// Where it comes from.
+    pub source: Source,
+    /// Whether it may be chosen as soon as it is whole.
+    pub publish: bool,
+    /// A folder that only root can enter, on a file system with room for a fetched image.
+    pub folder: PathBuf,
+    /// No import above this fill of the pool, in percent.
+    pub watermark: u8,
+}
+
+/// The wish to stop an import, given from another thread.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Asks the import to stop. It does at the next sign of progress, and leaves nothing behind.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.0.load(Ordering::Relaxed) {
+            return Err(Error::new(Kind::Denied, "the import was cancelled"));
+        }
+        Ok(())
+    }
+}
+
+/// Who wants to know how far an import is, and may want to stop it.
+pub(super) struct Watch<'a> {
+    cancel: &'a Cancel,
+    progress: &'a mut dyn FnMut(ImportProgress),
+}
+
+impl Watch<'_> {
+    /// Tells how far it is, unless it is to stop.
+    pub(super) fn tell(&mut self, progress: ImportProgress) -> Result<()> {
+        self.cancel.check()?;
+        (self.progress)(progress);
+        Ok(())
+    }
+}
+
+impl Import {
+    /// Runs the import; returns when the image is whole, or when nothing is left of it.
+    ///
+    /// `progress` hears of fetching and writing, at most some times a second; the end is the returned value.
+    ///
+    /// # Errors
+    /// [`Kind::Exists`] where an image of this name is finished, [`Kind::Full`] where the pool or the folder is,
+    /// [`Kind::Invalid`] for an image that is refused, [`Kind::Denied`] when it was cancelled; else what failed.
+    pub fn run(&self, lvm: &Lvm, cancel: &Cancel, progress: &mut dyn FnMut(ImportProgress)) -> Result<()> {
+        let attempt = || format!("import image '{}' from '{}'", self.name, self.source);
+        stop_leftovers(&self.name);
+        let folder = Folder::make(&self.folder, &self.name).map_err(|e| e.while_doing(attempt()))?;
+        let source = folder.0.join("source");
+        let mut job = Job { import: self, lvm, source: &source, watch: Watch { cancel, progress } };
+        job.run().map_err(|e| e.while_doing(attempt()))
+    }
+}
+
+/// One run of an import.
+struct Job<'a> {
+    import: &'a Import,
+    lvm: &'a Lvm,
+    source: &'a Path,
+    watch: Watch<'a>,
+}
+
+impl Job<'_> {
+    fn run(&mut self) -> Result<()> {
+        let name = &self.import.name;
+        self.admit(Bytes(0))?;
+        self.obtain()?;
+        let found = self.probe()?;
+        self.admit(least(self.source, found)?)?;
+        self.watch.tell(ImportProgress::Writing { permyriad: 0 })?;
+        let device = self.lvm.create_image(name, Bytes(found.virtual_size.0 + SEED_ROOM.0))?;
+        self.fill(&device, found).inspect_err(|_| {
+            // Should this fail too, the tag says that it is half-made, and the next import of the name removes it.
+            let _ = self.lvm.remove_image(name);
+        })
+    }
+
+    /// Makes the source a file in our folder, or a link there.
+    fn obtain(&mut self) -> Result<()> {
+        match &self.import.source {
+            Source::Url(url) => fetch(&self.import.name, url, self.source, &mut self.watch),
+            // Inside, and for systemd, the file has a name of ours, whatever its own has in it.
+            Source::File(path) => {
+                let real = path.canonicalize().attempt(|| format!("look for '{}'", path.display()))?;
+                symlink(&real, self.source).attempt(|| format!("link '{}'", self.source.display()))
+            }
+        }
+    }
+
+    /// Refuses when the pool is above its watermark, or would be with so much more in it.
+    fn admit(&self, more: Bytes) -> Result<()> {
+        admit(&with_more(self.lvm.volumes()?.pool, more), self.import.watermark)
+    }
+
+    /// Asks what the image is.
+    fn probe(&self) -> Result<Screened> {
+        let sandbox = Sandbox::own(&self.import.name, &[internal::PROBE, SOURCE], self.source, PROBE);
+        let output = sandbox.cmd().run().map_err(refused)?;
+        serde_json::from_slice(&output.stdout)
+            .map_err(|e| Error::new(Kind::Failed, "read what the image is").because(e))
+    }
+
+    /// Writes the image to its volume and finishes it.
+    fn fill(&mut self, device: &Path, found: Screened) -> Result<()> {
+        self.convert(device, found)?;
+        gpt::check(device)?;
+        self.watch.cancel.check()?;
+        self.lvm.finish_image(&self.import.name, self.import.publish)?;
+        Ok(())
+    }
+
+    /// Writes the image to the device, watching the pool.
+    fn convert(&mut self, device: &Path, found: Screened) -> Result<()> {
+        let node = device.canonicalize().attempt(|| format!("find device '{}'", device.display()))?;
+        let format = found.format.to_string();
+        let args = [internal::CONVERT, &format, SOURCE, DEVICE];
+        let sandbox = Sandbox::own(&self.import.name, &args, self.source, CONVERT).with_device(&node);
+        let (mut figures, mut looked, mut stop) = (Progress::default(), Instant::now(), None);
+        let ended = sandbox.cmd().run_streaming(|piece| {
+            let Some(permyriad) = figures.feed(piece).filter(|_| stop.is_none()) else { return };
+            let mut going = self.watch.tell(ImportProgress::Writing { permyriad });
+            if looked.elapsed() > LOOK {
+                looked = Instant::now();
+                going = going.and_then(|()| self.admit(Bytes(0)));
+            }
+            stop = going.inspect_err(|_| sandbox.stop()).err();
+        });
+        match stop {
+            Some(reason) => Err(reason),
+            None => ended.map(drop).map_err(refused),
+        }
+    }
+}
+
+/// Returns the error of our own program in its sandbox: when it has refused the image, trying again cannot help.
+///
+/// What it found is only in its exit status and its words.
+fn refused(error: Error) -> Error {
+    let status = format!("exit status: {}:", Kind::Invalid.exit_code());
+    if error.to_string().contains(&status) {
+        Error::invalid("look at the image").because(error)
+    } else {
+        error
+    }
+}
+
+/// Returns how much of the pool the image takes at least: what its file takes, unless it is mostly air.
+fn least(source: &Path, found: Screened) -> Result<Bytes> {
+    let file = source.metadata().attempt(|| format!("look at '{}'", source.display()))?;
+    Ok(Bytes(file.blocks().saturating_mul(512)).min(found.virtual_size))
+}
+
+/// Returns the pool's fill with so much more in it.
+#[allow(clippy::cast_precision_loss, reason = "a share, to be compared with a percentage")]
+fn with_more(pool: PoolUsage, more: Bytes) -> PoolUsage {
+    let share = if pool.size.0 == 0 { 0.0 } else { more.0 as f32 / pool.size.0 as f32 };
+    PoolUsage { data_percent: pool.data_percent + 100.0 * share, ..pool }
+}
+
+/// A folder for one import, gone with all in it when the import is over.
+struct Folder(PathBuf);
+
+impl Folder {
+    /// Makes the folder anew. What a killed agent has left there goes first.
+    fn make(parent: &Path, image: &ImageName) -> Result<Self> {
+        let path = parent.join(format!("import-{image}"));
+        let attempt = || format!("make folder '{}'", path.display());
+        if path.symlink_metadata().is_ok() {
+            fs::remove_dir_all(&path).attempt(attempt)?;
+        }
+        DirBuilder::new().mode(0o700).create(&path).attempt(attempt)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Nobody to tell; the next import of this name tries again.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::header::Format;
+
+    #[test]
+    fn a_cancelled_import_stops_at_the_next_sign_of_progress() {
+        let (cancel, mut heard) = (Cancel::default(), 0);
+        let mut count = |_| heard += 1;
+        let mut watch = Watch { cancel: &cancel, progress: &mut count };
+        watch.tell(ImportProgress::Writing { permyriad: 1 }).unwrap();
+        cancel.clone().cancel();
+        assert_eq!(watch.tell(ImportProgress::Writing { permyriad: 2 }).unwrap_err().kind(), Kind::Denied);
+        assert_eq!(heard, 1);
+    }
+
+    #[test]
+    fn the_folder_is_private_and_gone_afterwards() {
+        let parent = tempfile::tempdir().unwrap();
+        let name: ImageName = "debian13".parse().unwrap();
+        let left = parent.path().join("import-debian13");
+        fs::create_dir(&left).unwrap();
+        fs::File::create(left.join("source")).unwrap();
+        let folder = Folder::make(parent.path(), &name).unwrap();
+        assert_eq!(fs::metadata(&left).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(fs::read_dir(&left).unwrap().count(), 0);
+        drop(folder);
+        assert!(!left.exists());
+    }
+
+    #[test]
+    fn what_an_image_takes_counts_before_it_is_written() {
+        let pool = PoolUsage { size: Bytes::gib(10), data_percent: 50.0, metadata_percent: 1.0 };
+        assert!(admit(&with_more(pool, Bytes::gib(3)), 90).is_ok());
+        assert_eq!(admit(&with_more(pool, Bytes::gib(4)), 90).unwrap_err().kind(), Kind::Full);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 30).unwrap();
+        let sparse = Screened { format: Format::Raw, virtual_size: Bytes::gib(1) };
+        assert_eq!(least(file.path(), sparse).unwrap(), Bytes(0));
+    }
+
+    #[test]
+    fn a_refusal_is_told_from_a_failure() {
+        let error = |text: &str| Error::new(Kind::Failed, text.to_owned());
+        assert_eq!(refused(error("run 'x': exit status: 3: it has a backing file")).kind(), Kind::Invalid);
+        assert_eq!(refused(error("run 'x': exit status: 226: namespace")).kind(), Kind::Failed);
+    }
+}

@@ -1,0 +1,227 @@
+//! Transient units of systemd for programs that touch what strangers made.
+//!
+//! All of them run as a user that exists only meanwhile (`DynamicUser`), not as root without capabilities: root would
+//! still own most of `/proc/sys` and could signal every other process of root's. Nobody's files are his, he has no
+//! privileges to gain, no devices, no other process in sight, bounded memory, tasks and time.
+//!
+//! Units are named after the image, so that a second import finds and stops what an agent that was killed has left.
+
+use std::{path::Path, time::Duration};
+
+use crate::{
+    host::cmd::{Cmd, Tool},
+    model::ImageName,
+};
+
+/// Where the source is seen inside.
+pub(super) const SOURCE: &str = "/source";
+/// Where the device is seen inside.
+pub(super) const DEVICE: &str = "/dev/image";
+/// The stages, as units' names have them.
+const FETCH: &str = "fetch";
+const PROBE: &str = "probe";
+const CONVERT: &str = "convert";
+const STAGES: [&str; 3] = [FETCH, PROBE, CONVERT];
+/// Our own program, with the hidden subcommands.
+const SHEATH: &str = "/usr/bin/sheath";
+/// Time for systemd to set a unit up and to take it down, beyond what the program has.
+const AROUND: Duration = Duration::from_secs(60);
+/// Time for a unit to stop: systemd kills after 90 s by itself.
+const STOP: Duration = Duration::from_secs(120);
+
+/// What every sandbox has.
+const COMMON: [&str; 25] = [
+    "DynamicUser=yes",
+    "NoNewPrivileges=yes",
+    "ProtectSystem=strict",
+    "ProtectHome=yes",
+    "PrivateTmp=yes",
+    "PrivateDevices=yes",
+    "PrivateIPC=yes",
+    "ProtectKernelTunables=yes",
+    "ProtectKernelModules=yes",
+    "ProtectKernelLogs=yes",
+    "ProtectControlGroups=yes",
+    "ProtectClock=yes",
+    "ProtectHostname=yes",
+    "ProtectProc=invisible",
+    "RestrictNamespaces=yes",
+    "RestrictRealtime=yes",
+    "RestrictSUIDSGID=yes",
+    "LockPersonality=yes",
+    "SystemCallArchitectures=native",
+    "SystemCallFilter=@system-service",
+    "SystemCallErrorNumber=EPERM",
+    "KeyringMode=private",
+    "LimitCORE=0",
+    "TasksMax=128",
+    // Nobody reads any more: the agent is gone, and the work is in vain.
+    "IgnoreSIGPIPE=no",
+];
+
+/// One sandboxed program, not yet started.
+pub(super) struct Sandbox {
+    unit: String,
+    properties: Vec<String>,
+    command: Vec<String>,
+    limit: Duration,
+}
+
+impl Sandbox {
+    /// Returns curl with the network and nothing else: what it fetches comes out of its standard output, and where from
+    /// it reads from its standard input.
+    pub(super) fn curl(image: &ImageName, limit: Duration) -> Self {
+        let command = [Tool::Curl.path(), "--disable", "--config", "-"];
+        let mut sandbox = Self::new(image, FETCH, &command, limit);
+        sandbox.add([
+            "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
+            "MemoryMax=256M",
+            "CapabilityBoundingSet=",
+        ]);
+        sandbox
+    }
+
+    /// Returns our own program's hidden subcommand, which sees the system's programs and the source, and no more.
+    ///
+    /// `source` is a path of ours, without anything in it that systemd would take apart; it may be a link.
+    pub(super) fn own(image: &ImageName, args: &[&str], source: &Path, limit: Duration) -> Self {
+        let command: Vec<&str> = [SHEATH].iter().chain(args).copied().collect();
+        let convert = args.first() == Some(&super::internal::CONVERT);
+        let mut sandbox = Self::new(image, if convert { CONVERT } else { PROBE }, &command, limit);
+        sandbox.add([
+            "PrivateNetwork=yes",
+            "RestrictAddressFamilies=AF_UNIX",
+            "MemoryMax=1G",
+            "TemporaryFileSystem=/:ro",
+            "MountAPIVFS=yes",
+            "BindReadOnlyPaths=/usr -/bin -/lib -/lib64 -/etc/ld.so.cache",
+        ]);
+        sandbox.properties.push(format!("BindReadOnlyPaths={}:{SOURCE}", source.display()));
+        sandbox.properties.extend(reader(source).map(str::to_owned));
+        sandbox
+    }
+
+    /// Lets the program write to this one block device.
+    pub(super) fn with_device(mut self, device: &Path) -> Self {
+        self.properties.push(format!("BindPaths={}:{DEVICE}", device.display()));
+        self.properties.push(format!("DeviceAllow={} rw", device.display()));
+        // udev gives block devices to this group; the only one in sight is ours.
+        self.properties.push("SupplementaryGroups=disk".into());
+        self
+    }
+
+    /// Returns the command that starts the unit, waits for its end and hands its output through.
+    pub(super) fn cmd(&self) -> Cmd {
+        Cmd::new(Tool::SystemdRun, self.limit + AROUND).args(self.args())
+    }
+
+    /// Stops the unit, if it is there.
+    pub(super) fn stop(&self) {
+        // A unit that is not there is an error for systemctl, and for nobody else.
+        let _ = Cmd::new(Tool::Systemctl, STOP).args(["--quiet", "stop", &self.unit]).run();
+    }
+
+    fn new(image: &ImageName, stage: &str, command: &[&str], limit: Duration) -> Self {
+        let properties = COMMON.iter().map(|property| (*property).to_owned()).collect();
+        let command = command.iter().map(|word| (*word).to_owned()).collect();
+        Self { unit: format!("sheath-import-{image}-{stage}.service"), properties, command, limit }
+    }
+
+    fn add<const N: usize>(&mut self, properties: [&str; N]) {
+        self.properties.extend(properties.map(str::to_owned));
+    }
+
+    fn args(&self) -> Vec<String> {
+        let fixed = ["--quiet", "--wait", "--pipe", "--collect", "--service-type=exec"].map(str::to_owned);
+        let named =
+            [format!("--unit={}", self.unit), format!("--description=Sheath image import ({})", self.unit)];
+        let limit = format!("--property=RuntimeMaxSec={}", self.limit.as_secs());
+        let properties = self.properties.iter().map(|property| format!("--property={property}"));
+        let end = ["--".to_owned()];
+        fixed
+            .into_iter()
+            .chain(named)
+            .chain([limit])
+            .chain(properties)
+            .chain(end)
+            .chain(self.command.iter().cloned())
+            .collect()
+    }
+}
+
+/// Returns what the sandbox needs to read the source: nothing where everybody may.
+///
+/// Else the one capability that reads, which would also open files by handle, behind the back of the mounts: that system
+/// call is taken away with it.
+fn reader(source: &Path) -> impl Iterator<Item = &'static str> {
+    use std::os::unix::fs::PermissionsExt;
+    let open = source.metadata().is_ok_and(|found| found.permissions().mode() & 0o004 != 0);
+    let words: &[&str] = if open {
+        &["CapabilityBoundingSet="]
+    } else {
+        &[
+            "CapabilityBoundingSet=CAP_DAC_READ_SEARCH",
+            "AmbientCapabilities=CAP_DAC_READ_SEARCH",
+            "SystemCallFilter=~open_by_handle_at",
+        ]
+    };
+    words.iter().copied()
+}
+
+/// Stops what an agent that was killed in the middle of this image's import has left running.
+pub(super) fn stop_leftovers(image: &ImageName) {
+    for stage in STAGES {
+        Sandbox::new(image, stage, &[], Duration::ZERO).stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image() -> ImageName {
+        "debian13".parse().unwrap()
+    }
+
+    #[test]
+    fn the_fetch_has_the_network_and_no_word_of_the_url_in_its_arguments() {
+        let args = Sandbox::curl(&image(), Duration::from_secs(10)).args();
+        assert!(args.contains(&"--unit=sheath-import-debian13-fetch.service".to_owned()));
+        assert!(args.contains(&"--property=RuntimeMaxSec=10".to_owned()));
+        assert!(!args.iter().any(|arg| arg.contains("PrivateNetwork")));
+        assert!(args.ends_with(&["--", "/usr/bin/curl", "--disable", "--config", "-"].map(str::to_owned)));
+    }
+
+    #[test]
+    fn our_own_program_has_no_network_and_sees_one_file_and_one_device() {
+        let sandbox =
+            Sandbox::own(&image(), &["internal-convert", "raw"], Path::new("/p/source"), Duration::MAX);
+        let args = sandbox.with_device(Path::new("/dev/dm-7")).args();
+        for property in [
+            "PrivateNetwork=yes",
+            "DynamicUser=yes",
+            "TemporaryFileSystem=/:ro",
+            "BindReadOnlyPaths=/p/source:/source",
+            "BindPaths=/dev/dm-7:/dev/image",
+            "DeviceAllow=/dev/dm-7 rw",
+        ] {
+            assert!(args.contains(&format!("--property={property}")), "{property}");
+        }
+        assert!(args.contains(&"--unit=sheath-import-debian13-convert.service".to_owned()));
+        assert!(args.ends_with(&["--", "/usr/bin/sheath", "internal-convert", "raw"].map(str::to_owned)));
+    }
+
+    #[test]
+    fn a_capability_is_given_only_for_a_file_that_not_everybody_may_read() {
+        use std::os::unix::fs::PermissionsExt;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let reading = |mode| {
+            file.as_file().set_permissions(std::fs::Permissions::from_mode(mode)).unwrap();
+            reader(file.path()).collect::<Vec<_>>()
+        };
+        assert_eq!(reading(0o644), ["CapabilityBoundingSet="]);
+        let secret = reading(0o600);
+        assert!(secret.contains(&"AmbientCapabilities=CAP_DAC_READ_SEARCH"));
+        assert!(secret.contains(&"SystemCallFilter=~open_by_handle_at"));
+    }
+}
