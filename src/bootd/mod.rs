@@ -24,7 +24,7 @@ use crate::{
         agent,
         server::{self, Limits},
     },
-    error::{Context, Error, Result},
+    error::{Context, Error, Kind, Result},
 };
 
 /// Answers the blades' iPXE over HTTP, asking sheathd what each may do.
@@ -58,7 +58,8 @@ async fn serve(args: &Args) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).attempt(|| "wait for SIGINT".to_owned())?;
     let (stop, stopped) = watch::channel(false);
     let mut servers = JoinSet::new();
-    for (listener, at) in listeners.into_iter().zip(&args.listen) {
+    for listener in listeners {
+        let at = listener.local_addr().attempt(|| "look where we listen".to_owned())?;
         let mut stopped = stopped.clone();
         let stop = async move { drop(stopped.wait_for(|stopped| *stopped).await) };
         servers.spawn(server::serve(listener, args.agent.clone(), Limits::default(), stop));
@@ -70,9 +71,8 @@ async fn serve(args: &Args) -> Result<()> {
         _ = interrupt.recv() => {}
         () = keep_watchdog() => {}
         Some(ended) = servers.join_next() => {
-            return Err(Error::new(crate::error::Kind::Failed, "serve blades: a server ended").because(
-                ended.err().map_or_else(|| "unasked".to_owned(), |e| e.to_string()),
-            ));
+            let why = ended.err().map_or_else(|| "unasked".to_owned(), |e| e.to_string());
+            return Err(Error::new(Kind::Failed, "serve blades: a server ended").because(why));
         }
     }
     tell(&[NotifyState::Stopping]);

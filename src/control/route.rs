@@ -171,7 +171,7 @@ fn answer<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::control) mod tests {
     use super::*;
 
     /// Returns one of each request.

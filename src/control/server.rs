@@ -48,6 +48,7 @@ pub async fn serve<B: Backend>(
     let router = Router::new()
         .route("/v1/events", get(events::<B>))
         .fallback(ask::<B>)
+        .method_not_allowed_fallback(ask::<B>)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(Door { backend, stopped })
         .into_make_service_with_connect_info::<Peer>();
