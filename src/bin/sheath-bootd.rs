@@ -1,4 +1,6 @@
-//! sheath-bootd: answers blades over HTTP. Everything it does is in `sheath::bootd`.
+//! sheath-bootd: answers blades over HTTP.
+//!
+//! Words in, exit code out; everything it does is in `sheath::bootd`.
 
 use std::process::ExitCode;
 

@@ -57,3 +57,40 @@ async fn answer<B: BootBackend>(
     })?;
     Ok(Json(backend.answer(request).await))
 }
+
+#[cfg(test)]
+mod tests {
+    use hyper::Method;
+
+    use super::*;
+    use crate::control::unix;
+
+    #[derive(Clone)]
+    struct Never;
+
+    impl BootBackend for Never {
+        async fn answer(&self, request: BootRequest) -> Answer {
+            panic!("nobody asks this: {request:?}")
+        }
+    }
+
+    #[test]
+    fn what_is_no_question_reaches_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("boot.sock");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            tokio::spawn(serve(unix::bind(&socket, 0o600).unwrap(), Never, std::future::pending()));
+            for (method, path, body, status) in [
+                (Method::POST, PATH, b"{}".to_vec(), StatusCode::BAD_REQUEST),
+                (Method::POST, PATH, vec![b'['; MAX_BODY], StatusCode::BAD_REQUEST),
+                (Method::POST, PATH, vec![b' '; MAX_BODY + 1], StatusCode::PAYLOAD_TOO_LARGE),
+                (Method::GET, PATH, Vec::new(), StatusCode::METHOD_NOT_ALLOWED),
+                (Method::POST, "/v1/status", Vec::new(), StatusCode::NOT_FOUND),
+            ] {
+                let (answered, _) = unix::send(&socket, method, path, body).await.unwrap();
+                assert_eq!(answered, status, "{path}");
+            }
+        });
+    }
+}

@@ -14,7 +14,7 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    http::{Request, Response, StatusCode, header},
+    http::{Method, Request, Response, StatusCode, header},
 };
 use hyper::{
     body::{Body as _, Incoming},
@@ -131,16 +131,15 @@ fn ends(stream: &TcpStream) -> Option<Ends> {
 async fn one(stream: TcpStream, ends: Ends, router: Router, limits: Limits, _ticket: Ticket) {
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let refusal = over_limit(&request);
         request.extensions_mut().insert(ends);
-        let answer = router.call(request);
+        let answer = over_limit(&request).map_or_else(|| Ok(router.call(request)), Err);
         async move {
-            match refusal {
-                Some((status, why)) => {
+            match answer {
+                Ok(answer) => answer.await,
+                Err((status, why)) => {
                     log::warn!("a request of {} is refused: {why}", ends.peer);
                     Ok(plain(status, why))
                 }
-                None => answer.await,
             }
         }
     });
@@ -160,6 +159,9 @@ async fn one(stream: TcpStream, ends: Ends, router: Router, limits: Limits, _tic
 
 /// Returns why a request is refused before anybody looks at its words.
 fn over_limit(request: &Request<Incoming>) -> Option<(StatusCode, &'static str)> {
+    if request.method() != Method::GET {
+        return Some((StatusCode::METHOD_NOT_ALLOWED, "only GET is answered"));
+    }
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if target > MAX_TARGET {
         return Some((StatusCode::URI_TOO_LONG, "its URL is too long"));

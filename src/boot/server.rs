@@ -52,7 +52,6 @@ pub async fn serve(listener: TcpListener, agent: PathBuf, limits: Limits, stop: 
         .route("/v1/choose", get(|agent, ends, query| answer(agent, ends, query, Words::choose)))
         .route("/v1/failed", get(|agent, ends, query| answer(agent, ends, query, Words::failed)))
         .fallback(async || plain(StatusCode::NOT_FOUND, "there is nothing here"))
-        .method_not_allowed_fallback(async || plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered"))
         .with_state(Arc::new(agent));
     connections::serve(listener, router, limits, stop).await;
 }

@@ -195,3 +195,46 @@ mod exposed {
         Ok(Credentials { user, password: Secret::new(password), mutual })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boot_answer_crosses_the_wire_with_its_secrets_and_shows_none() {
+        let mutual = Some(("t".to_owned(), Secret::new("second-secret".into())));
+        let credentials =
+            Credentials { user: "b".into(), password: Secret::new("first-secret".into()), mutual };
+        let disk = BootDisk {
+            slot: "3".parse().unwrap(),
+            image: "debian13".parse().unwrap(),
+            initiator: "iqn.2026-11.org.example:i".parse().unwrap(),
+            target: "iqn.2026-11.org.example:t".parse().unwrap(),
+            portals: vec![Portal("10.0.0.1:3260".parse().unwrap())],
+            credentials,
+            firmware: Some(Firmware::Uefi),
+            key_seconds: 2,
+        };
+        let answer = Answer::Boot(disk);
+        let text = serde_json::to_string(&answer).unwrap();
+        assert!(text.contains("first-secret") && text.contains("second-secret"));
+        assert_eq!(serde_json::from_str::<Answer>(&text).unwrap(), answer);
+        assert!(!format!("{answer:?} {}", answer.word()).contains("-secret"));
+    }
+
+    #[test]
+    fn a_menu_crosses_the_wire() {
+        let image: ImageName = "debian13".parse().unwrap();
+        let menu = Menu {
+            slot: "3".parse().unwrap(),
+            token: "t".into(),
+            images: vec![(image.clone(), Bytes::gib(2))],
+            has_disk: true,
+            default: Choice::Install(image),
+            timeout: 0,
+        };
+        let answer = Answer::Menu(menu);
+        let text = serde_json::to_string(&answer).unwrap();
+        assert_eq!(serde_json::from_str::<Answer>(&text).unwrap(), answer);
+    }
+}

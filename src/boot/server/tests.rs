@@ -227,6 +227,7 @@ fn bodies_other_methods_long_heads_and_garbage_are_refused() {
         let long = "x".repeat(20_000);
         for (request, status) in [
             ("POST /v1/boot HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), "405"),
+            ("HEAD /v1/boot HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), "405"),
             ("GET /v1/boot HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc".to_owned(), "413"),
             ("GET /v1/boot HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(), "413"),
             (format!("GET /v1/boot HTTP/1.1\r\n{many}\r\n"), "431"),
@@ -254,9 +255,11 @@ fn of_pipelined_requests_one_is_answered() {
 }
 
 #[test]
-fn a_head_that_drips_is_cut_off_and_delays_nobody() {
+fn a_head_that_drips_or_never_comes_is_cut_off_and_delays_nobody() {
     run(async {
-        let chassis = Chassis::start(Some(StandIn::default()), SHORT).await;
+        let limits = Limits { life: Duration::from_secs(60), ..SHORT };
+        let chassis = Chassis::start(Some(StandIn::default()), limits).await;
+        let mut silent = chassis.connect([127, 0, 0, 66]).await;
         let mut slow = chassis.connect([127, 0, 0, 66]).await;
         let begin = Instant::now();
         let dripping = tokio::spawn(async move {
@@ -270,6 +273,7 @@ fn a_head_that_drips_is_cut_off_and_delays_nobody() {
         assert!(asked.elapsed() < PROMPT, "{:?}", asked.elapsed());
         let lived = dripping.await.unwrap();
         assert!(lived < Duration::from_secs(5), "{lived:?}");
+        assert_eq!(read(&mut silent).await, "");
     });
 }
 
