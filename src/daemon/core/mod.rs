@@ -115,6 +115,9 @@ pub struct Core {
     parked: Vec<Parked>,
     imports: BTreeMap<ImageName, ImportProgress>,
     problems: BTreeMap<String, Problem>,
+    chassis_seen: bool,
+    /// What failed since the last LVM report and nobody waits for: not tried again before the next one.
+    stuck: BTreeSet<Subject>,
     served: Served,
     journal: Journal,
 }
@@ -148,6 +151,8 @@ impl Core {
             parked: vec![],
             imports: BTreeMap::new(),
             problems: BTreeMap::new(),
+            chassis_seen: false,
+            stuck: BTreeSet::new(),
             served: Served::default(),
             journal,
         }
@@ -156,6 +161,16 @@ impl Core {
     /// Returns the targets whose sessions are to be watched.
     pub fn served(&self) -> Served {
         self.served.clone()
+    }
+
+    /// Returns the readers' end of what happens.
+    pub fn subscription(&self) -> Subscription {
+        self.journal.subscription()
+    }
+
+    /// Returns whether the chassis has been looked at once: what services read is written.
+    pub fn knows_chassis(&self) -> bool {
+        self.chassis_seen
     }
 
     /// Begins: the chassis is made, the volumes are asked for; everything else follows from their reports.

@@ -71,12 +71,18 @@ impl Core {
             return;
         }
         let again = self.busy.remove(&report.subject).and_then(|busy| busy.again);
+        if report.failure.is_some() {
+            self.stuck.insert(report.subject.clone());
+        }
         self.fold(&report.steps);
         self.write_line(&report);
         match (report.subject.clone(), report.volumes.take()) {
             (Subject::Volumes, Some(volumes)) => self.on_volumes(volumes),
             (Subject::Volumes, None) => self.on_failed("volumes", report.failure.as_ref()),
-            (Subject::Chassis, _) => self.on_failed("chassis", report.failure.as_ref()),
+            (Subject::Chassis, _) => {
+                self.chassis_seen = true;
+                self.on_failed("chassis", report.failure.as_ref());
+            }
             (Subject::Blade(id), _) => self.on_blade_done(id, &report),
             (Subject::Spare(image), _) => {
                 self.on_failed(&format!("spare of '{image}'"), report.failure.as_ref())
@@ -138,6 +144,7 @@ impl Core {
 
     fn on_volumes(&mut self, volumes: Volumes) {
         self.solve("volumes");
+        self.stuck.clear();
         let first = self.volumes.is_none();
         let before = self.volumes.replace(Arc::new(volumes));
         self.learn();
@@ -220,14 +227,30 @@ impl Core {
         }
         if !self.busy.keys().any(|subject| matches!(subject, Subject::Spare(_))) {
             let wanted = self.wanted();
-            for volume in plan::leftovers(&volumes, &wanted) {
+            let leftovers = plan::leftovers(&volumes, &wanted).into_iter();
+            let leftovers = leftovers.filter(|volume| !self.stuck.contains(&Subject::Leftover(*volume)));
+            for volume in leftovers.collect::<Vec<_>>() {
                 let steps = vec![Step::RemoveBackstore { volume }, Step::RemoveVolume { volume }];
                 self.submit(Subject::Leftover(volume), "half-made and wanted by nobody", Work::Steps(steps));
             }
         }
+        for image in self.abandoned_imports(&volumes) {
+            let steps = vec![Step::RemoveImage { image: image.clone() }];
+            self.submit(Subject::Image(image), "half-imported and nobody imports it", Work::Steps(steps));
+        }
         let images = self.published().into_iter().map(|(name, _)| name);
         let short: Vec<ImageName> = images.filter(|image| self.lacks_spare(&volumes, image)).collect();
         short.into_iter().for_each(|image| self.make_spare(image));
+    }
+
+    fn abandoned_imports(&self, volumes: &Volumes) -> Vec<ImageName> {
+        let half_made = volumes.volumes.values().filter(|volume| volume.state == VolumeState::Making);
+        let names = half_made.filter_map(|volume| match &volume.role {
+            Role::Image { name, .. } => Some(name.clone()),
+            _ => None,
+        });
+        let imported = |name: &ImageName| self.imports.get(name).is_some_and(super::views::is_running);
+        names.filter(|name| !imported(name) && !self.stuck.contains(&Subject::Image(name.clone()))).collect()
     }
 
     fn lacks_spare(&self, volumes: &Volumes, image: &ImageName) -> bool {

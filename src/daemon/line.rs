@@ -1,0 +1,139 @@
+//! The line's thread and everything that it is given from outside.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, mpsc},
+};
+
+use sd_notify::NotifyState;
+
+use super::{
+    Args,
+    core::{self, Core, Event, Journal, Outside},
+    load, notify, services,
+};
+use crate::{
+    apply::Lanes,
+    config::Config,
+    control::api::ImportRequest,
+    error::Result,
+    host::{
+        Host,
+        keys::MasterKey,
+        live::Live,
+        sim::{Machine, Sim},
+    },
+    image::{Cancel, Import},
+    status::ImportProgress,
+};
+
+/// The line, ready to run, and the machine that it acts on.
+pub(super) struct Line {
+    pub(super) core: Core,
+    pub(super) host: Arc<dyn Host>,
+}
+
+/// Starts imports: the real machine's, or none on a simulated one.
+type Importer = Box<dyn FnMut(ImportRequest) + Send>;
+
+/// Builds the line.
+///
+/// # Errors
+/// A master key that is missing or readable by others.
+pub(super) fn build(args: &Args, config: &Config, events: &mpsc::Sender<Event>) -> Result<Line> {
+    let (host, import) = machine(args, config, events)?;
+    let (done, step) = (events.clone(), events.clone());
+    let lanes = Lanes::start(
+        host.clone(),
+        move |report| drop(done.send(Event::Done(report))),
+        move |subject, word| drop(step.send(Event::Step(subject.clone(), word))),
+    );
+    let state = args.state.join("roster.json");
+    let (path, running, run) = (args.config.clone(), config.clone(), args.run.clone());
+    let outside = Outside {
+        submit: Box::new(move |job| lanes.submit(job)),
+        import,
+        now: Box::new(core::now),
+        fresh: Box::new(fresh),
+        reload: Box::new(move || load::reconfig(&path, &running)),
+        files: Box::new(move |config| service_files(config, &run)),
+        host: host.clone(),
+        state: state.clone(),
+    };
+    let core = Core::new(outside, config.clone(), load::roster(&state), Journal::default());
+    Ok(Line { core, host })
+}
+
+fn service_files(config: &Config, run: &std::path::Path) -> Vec<crate::policy::chassis::ServiceFile> {
+    services::files(config, run).unwrap_or_else(|error| {
+        log::error!("services are not told of the configuration: {}", error.chain());
+        vec![]
+    })
+}
+
+fn machine(args: &Args, config: &Config, events: &mpsc::Sender<Event>) -> Result<(Arc<dyn Host>, Importer)> {
+    if args.sim {
+        let host = Sim::new(config.pool.vg.clone(), Machine::default());
+        return Ok((Arc::new(host), Box::new(|_| log::warn!("a simulated machine imports no images"))));
+    }
+    let live = Arc::new(Live::new(config, MasterKey::load(&args.key)?));
+    let importer = Importing {
+        live: live.clone(),
+        events: events.clone(),
+        folder: args.state.join("import"),
+        watermark: config.pool.watermark,
+    };
+    Ok((live, Box::new(move |request| importer.start(request))))
+}
+
+/// Takes events until everybody who could send one is gone. systemd hears that the line turns.
+pub(super) fn run(mut core: Core, queue: &mpsc::Receiver<Event>) {
+    core.start();
+    let mut ready = false;
+    for event in queue {
+        if matches!(event, Event::Tick) {
+            notify(&[NotifyState::Watchdog]);
+        }
+        core.handle(event);
+        // Services that are ordered after us read the files that the first look at the chassis writes.
+        if !ready && core.knows_chassis() {
+            ready = true;
+            notify(&[NotifyState::Ready]);
+        }
+    }
+}
+
+/// Returns 128 random bits from the kernel.
+fn fresh() -> u128 {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the kernel's generator is seeded before any service starts");
+    u128::from_ne_bytes(bytes)
+}
+
+/// What an import needs.
+struct Importing {
+    live: Arc<Live>,
+    events: mpsc::Sender<Event>,
+    folder: PathBuf,
+    watermark: u8,
+}
+
+impl Importing {
+    /// Starts an import on a thread of its own: it lasts minutes.
+    fn start(&self, request: ImportRequest) {
+        let (live, events) = (self.live.clone(), self.events.clone());
+        let (folder, watermark) = (self.folder.clone(), self.watermark);
+        std::thread::spawn(move || {
+            let ImportRequest { name, source, publish } = request;
+            let tell = |progress| drop(events.send(Event::Import(name.clone(), publish, progress)));
+            let outcome = source.parse().and_then(|source| {
+                let import = Import { name: name.clone(), source, publish, folder, watermark };
+                import.run(live.lvm(), &Cancel::default(), &mut |progress| tell(progress))
+            });
+            match outcome {
+                Ok(()) => tell(ImportProgress::Done),
+                Err(error) => tell(ImportProgress::Failed { error: error.chain(), kind: error.kind() }),
+            }
+        });
+    }
+}
