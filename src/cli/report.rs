@@ -33,16 +33,15 @@ fn io_cause(error: &Error) -> Option<&std::io::Error> {
 /// Returns what helps against this error, where that is certain enough to say.
 fn fix(error: &Error) -> Option<&'static str> {
     let chain = error.chain();
-    let socket = chain.contains("sheathd at '");
     match error.kind() {
-        Kind::Missing if socket => {
-            Some("start the agent: systemctl start sheathd (a new machine: sheath setup)")
+        Kind::Missing if chain.contains("sheathd does not run") => {
+            Some("systemctl status sheathd says why; a new machine: sheath setup")
         }
-        Kind::Failed if socket && chain.contains("refused") => {
-            Some("look at the agent: systemctl status sheathd")
+        Kind::Timeout if chain.contains("ask sheathd") => Some("look at the agent: journalctl -u sheathd"),
+        Kind::Denied if chain.contains("only root can") => Some("run it with sudo"),
+        _ if chain.contains("/usr/bin/systemctl enable") => {
+            Some("see why: journalctl -u sheathd -u sheath-bootd")
         }
-        Kind::Denied if socket => Some("run as root, or as a member of the group that owns the socket"),
-        Kind::Timeout if socket => Some("look at the agent: systemctl status sheathd"),
         _ => None,
     }
 }
@@ -61,8 +60,9 @@ mod tests {
 
     #[test]
     fn a_missing_agent_comes_with_its_fix() {
-        let error = Error::new(Kind::Missing, "connect to sheathd at '/run/sheath/control.sock'");
-        assert!(fix(&error).unwrap().contains("systemctl start sheathd"));
+        let client = crate::control::client::Client::new("/nowhere/control.sock".as_ref()).unwrap();
+        let error = client.ask(&crate::control::api::Request::Status).unwrap_err();
+        assert!(fix(&error).unwrap().contains("sheath setup"), "{}", error.chain());
         assert_eq!(fix(&Error::new(Kind::Missing, "find image 'x'")), None);
     }
 }
