@@ -37,7 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("control", &["error", "model", "status", "host"]),
     ("boot", &["error", "model", "config", "status", "host", "control"]),
     // Wiring.
-    ("cli", &["error", "model", "observed", "config", "status", "host", "image", "control"]),
+    ("cli", &["error", "model", "observed", "step", "config", "status", "host", "image", "control"]),
     ("bootd", &["error", "model", "config", "status", "host", "control", "boot"]),
     (
         "daemon",

@@ -2,14 +2,15 @@
 //!
 //! Values become checked types at once, so that no command ever holds a name that could not exist.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, net::Ipv4Addr, path::PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use crate::{
+    config::parse_address,
     control::api::SOCKET,
-    model::{BladeId, ImageName, Slot},
+    model::{BladeId, Bytes, ImageName, PortName, Slot, VgName},
 };
 
 /// Where the configuration is.
@@ -95,6 +96,12 @@ pub enum Command {
     Config(ConfigVerb),
     /// Make the agent read its configuration again
     Reload,
+    /// Turn this machine into a blade appliance; needs no agent yet
+    ///
+    /// Makes an LVM thin pool, the configuration and the master key, and starts the services. It shows its plan and asks
+    /// first; it refuses a disk that holds anything and ports that somebody uses. It can be run again, also after it
+    /// was stopped half-way: what is so already is left alone.
+    Setup(SetupArgs),
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -214,6 +221,36 @@ pub struct EventsArgs {
     /// Only events about this slot
     #[arg(long, value_name = "N")]
     pub slot: Option<Slot>,
+}
+
+/// `sheath setup`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(group(clap::ArgGroup::new("space").required(true).args(["disk", "file"])))]
+pub struct SetupArgs {
+    /// The disk for the pool; it must be blank
+    #[arg(long, value_name = "DEV", value_hint = ValueHint::FilePath)]
+    pub disk: Option<PathBuf>,
+    /// Instead of a disk: the size of a file below /var/lib/sheath-pool, for trying it out
+    #[arg(long, value_name = "SIZE")]
+    pub file: Option<Bytes>,
+    /// The interfaces that blades are plugged into, slot 1 first
+    #[arg(long, value_name = "IF,IF…", value_delimiter = ',', required = true)]
+    pub slots: Vec<PortName>,
+    /// The appliance's address on the chassis network, such as 10.77.0.1/24
+    #[arg(long, value_name = "CIDR", value_parser = address)]
+    pub address: (Ipv4Addr, u8),
+    /// The volume group to make
+    #[arg(long, value_name = "NAME", default_value = "sheath")]
+    pub vg: VgName,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// Reads an address with its prefix length.
+fn address(text: &str) -> Result<(Ipv4Addr, u8), String> {
+    let expected = "not an IPv4 address of a host and its prefix length (8 to 30), such as 10.77.0.1/24";
+    parse_address(text).ok_or_else(|| expected.to_owned())
 }
 
 /// What can be done with the configuration.

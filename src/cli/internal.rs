@@ -2,13 +2,22 @@
 
 use std::ffi::OsString;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::Result,
+    image::internal::{self, CONVERT, PROBE},
+};
 
-/// Runs one of them.
-pub(super) fn run(verb: &str, args: &[OsString]) -> Result<()> {
-    // HOOK(image::internal): call `crate::image::internal::run` when the image room is there.
-    Err(Error::invalid(format!(
-        "run 'internal-{verb}' with {} arguments: not part of this build",
-        args.len()
-    )))
+/// Looks at an image file.
+pub(super) fn probe(args: &[OsString]) -> Result<()> {
+    run(PROBE, args)
+}
+
+/// Writes an image to a device.
+pub(super) fn convert(args: &[OsString]) -> Result<()> {
+    run(CONVERT, args)
+}
+
+fn run(verb: &str, args: &[OsString]) -> Result<()> {
+    let words: Vec<_> = std::iter::once(OsString::from(verb)).chain(args.iter().cloned()).collect();
+    internal::run(&words)
 }

@@ -18,6 +18,7 @@ mod internal;
 mod plan;
 mod report;
 mod session;
+mod setup;
 mod status;
 mod table;
 mod targets;
@@ -71,10 +72,11 @@ fn run(session: &mut Session<'_>, command: Command) -> Result<()> {
         Command::Events(events) => events::run(session, &events),
         Command::Config(ConfigVerb::Check { file }) => config::check(session, &file),
         Command::Reload => config::reload(session),
+        Command::Setup(args) => setup::setup(session, &args),
         Command::Completions { shell } => docs::completions(session, shell),
         Command::Man { dir } => docs::man(session, dir.as_deref()),
-        Command::InternalProbe { args } => internal::run("probe", &args),
-        Command::InternalConvert { args } => internal::run("convert", &args),
+        Command::InternalProbe { args } => internal::probe(&args),
+        Command::InternalConvert { args } => internal::convert(&args),
     }
 }
 

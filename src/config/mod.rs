@@ -14,6 +14,7 @@ pub use check::parse;
 pub use fault::Fault;
 pub use initial::{Initial, SAMPLE, render_initial};
 pub use keys::{KEYS, Key};
+pub use network::parse_address;
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 

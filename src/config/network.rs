@@ -53,7 +53,9 @@ impl fmt::Display for Network {
 }
 
 /// Reads `10.77.0.1/24`: an address that a machine may have, in a network that has room for blades.
-pub(crate) fn parse_address(text: &str) -> Option<(Ipv4Addr, u8)> {
+///
+/// Returns `None` for anything else: a network or broadcast address, a prefix shorter than 8 or longer than 30.
+pub fn parse_address(text: &str) -> Option<(Ipv4Addr, u8)> {
     let (ip, prefix) = text.split_once('/')?;
     let plain = !prefix.is_empty() && prefix.bytes().all(|c| c.is_ascii_digit());
     let (ip, prefix): (Ipv4Addr, u8) = (ip.parse().ok()?, prefix.parse().ok().filter(|_| plain)?);
