@@ -12,13 +12,16 @@ early=$(mktemp); trap 'rm -f "$early"' EXIT
 cat > "$early" <<'EARLY'
 set -eu
 cd "$1"
-mkdir -p etc/initramfs-tools/conf.d etc/systemd/network etc/systemd/system etc/iscsi etc/cloud/cloud.cfg.d etc/default/grub.d
+mkdir -p etc/initramfs-tools/conf.d etc/initramfs-tools/hooks etc/modprobe.d etc/systemd/network etc/systemd/system etc/iscsi etc/cloud/cloud.cfg.d etc/default/grub.d
 
 # -- iSCSI root: the initramfs logs in with what iPXE left in the iBFT
 echo ISCSI_AUTO=true > etc/iscsi/iscsi.initramfs
 echo InitiatorName=iqn.1993-08.org.debian:01:placeholder > etc/iscsi/initiatorname.iscsi
 printf 'virtio_pci\nvirtio_net\ne1000\ne1000e\niscsi_tcp\niscsi_ibft\nsd_mod\next4\n' > etc/initramfs-tools/modules
-printf 'MODULES=list\n' > etc/initramfs-tools/conf.d/golden
+printf 'MODULES=list\nCOMPRESS=zstd\nCOMPRESSLEVEL=19\n' > etc/initramfs-tools/conf.d/golden
+# The boot loader reads the initramfs through iPXE, a few sectors at a time: the hardware database is a third of it.
+printf '#!/bin/sh\n[ "$1" = prereqs ] || rm -f "$DESTDIR/usr/lib/udev/hwdb.bin"\n' > etc/initramfs-tools/hooks/lean
+chmod 755 etc/initramfs-tools/hooks/lean
 # iscsid must know the name that the target's ACL has, or the first lost session is never taken up again. Never remove the file.
 cat > etc/systemd/system/ibft-initiator-name.service <<'U'
 [Unit]
@@ -97,6 +100,11 @@ for u in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_al
   dev-hugepages.mount dev-mqueue.mount getty@tty1.service console-setup.service keyboard-setup.service; do
   ln -sf /dev/null etc/systemd/system/$u
 done
+# networkd asks for the wireless netlink family, which loads a whole stack; the rest is a PC's furniture.
+{
+  echo 'alias net-pf-16-proto-16-family-nl80211 off'
+  for m in kvm_amd kvm_intel ata_piix ata_generic i2c_piix4 floppy pcspkr parport_pc psmouse powernow_k8; do echo "blacklist $m"; done
+} > etc/modprobe.d/golden.conf
 mkdir -p etc/systemd/system-generators
 for g in ssh gpt-auto cryptsetup integritysetup veritysetup tpm2 hibernate-resume rc-local system-update bless-boot debug sysv; do
   ln -sf /dev/null etc/systemd/system-generators/systemd-$g-generator
