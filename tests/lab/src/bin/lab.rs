@@ -1,5 +1,6 @@
 //! `lab`: the lab from the command line. `images` fills the cache, `selftest` proves that the guests work,
-//! `shell` opens a root shell in an appliance that runs elsewhere.
+//! `demo` shows the main
+//! job, `shell` opens a root shell in an appliance that runs elsewhere.
 
 use std::process::ExitCode;
 
@@ -8,10 +9,11 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["images"] => images(),
+        ["demo"] => sheath_lab::demo::run(),
         ["selftest"] => sheath_lab::selftest::run(),
         ["shell"] => sheath_lab::terminal::shell(),
         _ => {
-            sheath_lab::phase::say("usage: lab images | selftest | shell");
+            sheath_lab::phase::say("usage: lab images | demo | selftest | shell");
             return ExitCode::from(2);
         }
     };

@@ -1,0 +1,310 @@
+//! The chassis tier: the package on a booted Debian 13, blades without disks on its slots, real firmware, a real Debian
+//! in the blade. One appliance, many promises: each is a function that says what it proves, run in the order of the
+//! patent's story.
+//!
+//! Run by `make test`, which builds the package and names it in `SHEATH_DEB`.
+
+#![allow(clippy::unwrap_used, reason = "a proof that fails ends the test where it stands")]
+
+use std::time::{Duration, Instant};
+
+use sheath_lab::{
+    Blade, Firmware, Spec, Stage, blade_mac,
+    phase::{done, say},
+    secs,
+    stage::{BOOT_BOUND, IMAGE, MENU_BOUND, choose_image},
+    until,
+};
+
+/// A promise and its proof.
+type Promise = (&'static str, fn(&mut Story));
+
+/// The story so far.
+struct Story {
+    stage: Stage,
+    bios: Option<Blade>,
+    uefi: Option<Blade>,
+}
+
+const PROMISES: &[Promise] = &[
+    ("the package installs with apt, and nothing of it runs before it is set up", installs),
+    ("set-up refuses a disk that holds something, naming it", setup_refuses_a_used_disk),
+    ("set-up makes a working appliance, and finds nothing to do when run again", sets_up),
+    ("an image is imported and published", imports),
+    ("a blade is known, with slot and MAC, within a second of its first frame", sees_a_blade),
+    ("a BIOS blade is prompted, installed, restarted, and boots its own disk", boots_bios),
+    ("inside the blade: its name, a grown root, the initiator name we gave", looks_inside),
+    ("the journal and udev know the blade by its slot", tells_journal_and_udev),
+    ("sheathd killed while the blade writes: no I/O error, and it converges", survives_kill),
+    ("a UEFI blade is prompted, installed, restarted, and boots its own disk", boots_uefi),
+    ("a blade with a spoofed MAC in another slot is refused and changes nothing", refuses_a_spoofed_mac),
+    (
+        "with the state folder deleted, the blade boots its disk and nothing is reinstalled",
+        survives_lost_state,
+    ),
+    ("a faulty configuration is refused as a whole, and the old one stays", refuses_a_faulty_configuration),
+    ("a released disk is gone, with its target and its volume", releases),
+];
+
+#[test]
+fn chassis() {
+    let stage = Stage::bare("chassis").unwrap();
+    let mut story = Story { stage, bios: None, uefi: None };
+    for (promise, prove) in PROMISES {
+        say(&format!("-- {promise}"));
+        let begin = Instant::now();
+        let proof = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| prove(&mut story)));
+        if let Err(panic) = proof {
+            story.tell_what_is_known();
+            std::panic::resume_unwind(panic);
+        }
+        done(&format!("   {promise}: proved"), begin.elapsed());
+    }
+}
+
+impl Story {
+    fn run(&mut self, command: &str) -> String {
+        self.stage.appliance.ok(command).unwrap()
+    }
+
+    fn lines(&mut self, command: &str) -> usize {
+        self.run(command).lines().count()
+    }
+
+    fn bios(&mut self) -> &mut Blade {
+        self.bios.as_mut().expect("the BIOS blade is on")
+    }
+
+    /// Prints what a person would look at first.
+    fn tell_what_is_known(&mut self) {
+        for command in
+            ["sheath status", "sheath blades", "sheath events", "journalctl -b -u 'sheath*' -n 60 --no-pager"]
+        {
+            match self.stage.appliance.run(command) {
+                Ok(output) => say(&format!("$ {command}\n{}{}", output.stdout, output.stderr)),
+                Err(error) => say(&error.to_string()),
+            }
+        }
+        for blade in [&mut self.bios, &mut self.uefi].into_iter().flatten() {
+            let text = blade.console().text();
+            say(&format!("the blade's console ends with:\n{}", &text[text.len().saturating_sub(3000)..]));
+        }
+    }
+}
+
+fn installs(story: &mut Story) {
+    story.stage.install().unwrap();
+    let state = story.stage.appliance.run("systemctl is-active sheathd sheath-bootd sheath-dnsmasq").unwrap();
+    assert!(!state.stdout.contains("\nactive") && !state.stdout.starts_with("active"), "{}", state.stdout);
+    assert_eq!(story.run("stat -c %a /etc/sheath/master.key").trim(), "600");
+    assert_eq!(story.run("stat -c %s /etc/sheath/master.key").trim(), "32");
+}
+
+fn setup_refuses_a_used_disk(story: &mut Story) {
+    story.run("mkfs.ext4 -q -L precious /dev/vdb 4M");
+    let refusal = story.stage.set_up("").unwrap_err().to_string();
+    assert!(refusal.contains("ext4"), "{refusal}");
+    story.run("blkid /dev/vdb | grep precious && wipefs -q -a /dev/vdb");
+}
+
+fn sets_up(story: &mut Story) {
+    story.stage.set_up("").unwrap();
+    let again = Instant::now();
+    story.stage.set_up("").unwrap();
+    done("   set up again", again.elapsed());
+    story.run("systemctl is-active sheathd sheath-bootd sheath-dnsmasq");
+    let plan = story.stage.sheath("plan").unwrap();
+    assert_eq!(plan.as_array().map(Vec::len), Some(0), "{plan}");
+    assert!(story.run("bridge -d link show dev slot1").contains("isolated on"));
+}
+
+fn imports(story: &mut Story) {
+    story.stage.import().unwrap();
+    let images = story.stage.sheath("images").unwrap();
+    assert_eq!((images[0]["name"].as_str(), images[0]["published"].as_bool()), (Some(IMAGE), Some(true)));
+    let refused = story.stage.appliance.run("sheath image import broken /etc/hostname").unwrap();
+    assert_ne!(refused.code, 0, "a text file was taken for an image");
+    assert_eq!(story.run("lvs --noheadings -o lv_name sheath | grep -c broken || true").trim(), "0");
+}
+
+fn sees_a_blade(story: &mut Story) {
+    // The kernel's own clock of the first frame, beside the agent's.
+    story.run("(timeout 120 bridge -timestamp monitor fdb dev slot1 > /run/fdb.log 2>&1 &)");
+    story.stage.appliance.plug(1).unwrap();
+    story.bios = Some(Blade::power_on(&story.stage.lab, Spec::new(1, Firmware::Bios)).unwrap());
+    let blade = until("the blade in slot 1", secs(60), || story.stage.blade(1).ok()).unwrap();
+    assert_eq!(blade["mac"], blade_mac(1));
+    let seen = blade["times"]["seen"].as_u64().expect("the moment it was seen");
+    let mac = blade_mac(1);
+    let first = story.run(&format!("grep -B1 -m1 {mac} /run/fdb.log | head -1"));
+    let stamp = first.trim().trim_start_matches("Timestamp: ");
+    let (stamp, micros) = stamp.split_once(" usec").map_or((stamp, "0"), |_| split_micros(stamp));
+    let kernel = story.run(&format!("date -d '{stamp}' +%s")).trim().parse::<u64>().expect("a time");
+    let kernel = kernel * 1000 + micros.trim().parse::<u64>().unwrap_or(0) / 1000;
+    let late = Duration::from_millis(seen.saturating_sub(kernel));
+    done("   from the first frame to the agent's knowing", late);
+    assert!(late < secs(1), "{late:?}");
+    assert!(story.run("journalctl -u sheathd -o cat SHEATH_SLOT=1").contains("seen for the first time"));
+}
+
+/// Splits iproute2's `Sun Nov 22 14:00:00 2026 123456 usec` before the microseconds.
+fn split_micros(stamp: &str) -> (&str, &str) {
+    let whole = stamp.trim_end_matches(" usec");
+    whole.rsplit_once(' ').unwrap_or((whole, "0"))
+}
+
+fn boots_bios(story: &mut Story) {
+    install(story, 1);
+    let blade = story.stage.blade(1).unwrap();
+    for moment in ["seen", "dhcp", "script", "choice", "target-ready", "ipxe-login", "os-login"] {
+        assert!(blade["times"][moment].is_u64(), "no time for '{moment}': {blade}");
+    }
+    assert_eq!(blade["image"], IMAGE);
+}
+
+/// Goes through prompt, installation, restart and boot of the slot's blade.
+fn install(story: &mut Story, slot: u8) {
+    let begin = Instant::now();
+    let blade = if slot == 1 { &mut story.bios } else { &mut story.uefi };
+    let blade = blade.as_mut().expect("the blade is on");
+    choose_image(blade).unwrap();
+    done("   prompted and answered", begin.elapsed());
+    blade.console().expect("restarting from its own disk", MENU_BOUND).unwrap();
+    done("   installed", begin.elapsed());
+    // Straight to the disk: had a menu come up, nobody would have answered it.
+    blade.log_in(BOOT_BOUND).unwrap();
+    done("   login prompt", begin.elapsed());
+    let after = blade.console().text();
+    let restarted = after.rfind("restarting from its own disk").expect("it restarted");
+    assert!(!after[restarted..].contains("Wait for the administrator"), "a menu after the restart");
+    story.stage.await_phase(slot, "running", secs(60)).unwrap();
+}
+
+fn looks_inside(story: &mut Story) {
+    let blade = story.bios();
+    let name = format!("b-{}", blade_mac(1).replace(':', ""));
+    // cloud-init sets the name and grows the root some time after the prompt under emulation.
+    let inside = blade
+        .shell("cloud-init status --wait >/dev/null 2>&1; hostname; findmnt -bno SIZE /", secs(300))
+        .unwrap();
+    assert!(inside.contains(&name), "{inside}");
+    let root: u64 =
+        inside.split_whitespace().last().and_then(|size| size.parse().ok()).expect("the root's size");
+    let own = story.stage.sheath("images").unwrap()[0]["size"].as_u64().expect("the image's size");
+    let disk = story.stage.blade(1).unwrap()["size"].as_u64().expect("the disk's size");
+    say(&format!("   image {own}, disk {disk}, root {root}"));
+    assert!(root > disk * 8 / 10, "the root was not grown: {root} of {disk}");
+    let initiator = story.bios().shell("cat /etc/iscsi/initiatorname.iscsi", secs(60)).unwrap();
+    assert!(initiator.contains(&format!("initiator:{name}")), "{initiator}");
+}
+
+fn tells_journal_and_udev(story: &mut Story) {
+    let lines = story.run("journalctl -u sheathd SHEATH_SLOT=1 -o json --no-pager");
+    for field in ["SHEATH_BLADE", "SHEATH_IMAGE", "MESSAGE_ID"] {
+        assert!(lines.contains(field), "no {field} in the journal");
+    }
+    assert!(story.run("journalctl -u sheathd -o cat --no-pager").contains("plan for blade"));
+    let device = story.run("udevadm info /dev/sheath/slot-1");
+    for property in ["SHEATH_BLADE=", "SHEATH_SLOT=1", "SHEATH_IMAGE=debian13"] {
+        assert!(device.contains(property), "no {property}: {device}");
+    }
+    assert!(!device.contains("ID_PART_TABLE_TYPE"), "blkid has looked into the blade's disk: {device}");
+}
+
+fn survives_kill(story: &mut Story) {
+    let writes = "(for i in $(seq 40); do dd if=/dev/urandom of=/root/load bs=256k count=4 conv=fsync 2>/dev/null || echo LOAD-'FAILED'; done; echo LOAD-'DONE') &";
+    story.bios().console().send(&format!("{writes}\r")).unwrap();
+    for _ in 0..3 {
+        story.run("systemctl kill -s KILL sheathd; sleep 2");
+    }
+    story.bios().console().expect("LOAD-DONE", secs(300)).unwrap();
+    assert!(!story.bios().console().text().contains("LOAD-FAILED"));
+    let errors = story
+        .bios()
+        .shell("dmesg | grep -ciE 'i/o error|connection[0-9]+:0: detected conn error' || true", secs(60))
+        .unwrap();
+    assert_eq!(errors.lines().last().map(str::trim), Some("0"), "{errors}");
+    until("the agent after its kills", secs(60), || story.stage.sheath("status").ok()).unwrap();
+    story.stage.await_phase(1, "running", secs(60)).unwrap();
+    assert_eq!(story.stage.sheath("plan").unwrap().as_array().map(Vec::len), Some(0));
+}
+
+fn boots_uefi(story: &mut Story) {
+    story.bios.take().expect("the BIOS blade is on").power_off();
+    story.stage.appliance.unplug(1).unwrap();
+    story.stage.appliance.plug(2).unwrap();
+    story.uefi = Some(Blade::power_on(&story.stage.lab, Spec::new(2, Firmware::Uefi)).unwrap());
+    install(story, 2);
+    let root = story
+        .uefi
+        .as_mut()
+        .expect("the UEFI blade is on")
+        .shell("test -d /sys/firmware/efi && echo IS-'UEFI'", secs(60));
+    assert!(root.unwrap().contains("IS-UEFI"));
+    story.uefi.take().expect("the UEFI blade is on").power_off();
+    story.stage.appliance.unplug(2).unwrap();
+}
+
+fn refuses_a_spoofed_mac(story: &mut Story) {
+    let tree = "find /sys/kernel/config/target/iscsi -name 'iqn*' | sort; lvs --noheadings -o lv_name,lv_tags sheath | sort";
+    let before = story.run(tree);
+    story.stage.appliance.plug(3).unwrap();
+    let spec = Spec::new(3, Firmware::Bios).with_mac(&blade_mac(1));
+    let mut impostor = Blade::power_on(&story.stage.lab, spec).unwrap();
+    impostor.console().expect("not in the slot that its disk belongs to", MENU_BOUND).unwrap();
+    assert!(!impostor.console().text().contains("password"), "a secret was told");
+    impostor.power_off();
+    story.stage.appliance.unplug(3).unwrap();
+    assert_eq!(story.run(tree), before);
+    let events = story.run("journalctl -u sheathd -o cat --no-pager | grep -c 'refused' || true");
+    assert_ne!(events.trim(), "0");
+    assert!(story.lines("journalctl -u sheathd -p warning SHEATH_SLOT=3 -o cat --no-pager") > 0);
+}
+
+fn survives_lost_state(story: &mut Story) {
+    let volumes = "lvs --noheadings -o lv_name,lv_uuid sheath | sort";
+    let before = story.run(volumes);
+    story.run("systemctl stop sheathd && rm -rf /var/lib/sheath/* && systemctl start sheathd");
+    story.stage.appliance.plug(1).unwrap();
+    let mut blade = Blade::power_on(&story.stage.lab, Spec::new(1, Firmware::Bios)).unwrap();
+    blade
+        .console()
+        .expect_any(&["Booting from SAN", "Booting from 0x80", "Loading Linux"], MENU_BOUND)
+        .unwrap();
+    assert!(!blade.console().text().contains("Wait for the administrator"), "it was prompted");
+    blade.console().expect("login:", BOOT_BOUND).unwrap();
+    blade.power_off();
+    story.stage.appliance.unplug(1).unwrap();
+    assert_eq!(story.run(volumes), before);
+}
+
+fn refuses_a_faulty_configuration(story: &mut Story) {
+    story.run("cp /etc/sheath/sheath.toml /run/good.toml");
+    story.run("printf '\\n[nonsense]\\nkey = 1\\n[pool]\\nwatermark = 900\\n' >> /etc/sheath/sheath.toml");
+    let faults = until("the refusal", secs(30), || {
+        let status = story.stage.sheath("status").ok()?;
+        status["config_faults"].as_array().filter(|faults| !faults.is_empty()).cloned()
+    });
+    let faults = faults.unwrap();
+    assert!(faults.iter().any(|fault| fault.to_string().contains("nonsense")), "{faults:?}");
+    let check = story.stage.appliance.run("sheath config check /etc/sheath/sheath.toml").unwrap();
+    assert_eq!(check.code, 3, "{check:?}");
+    story.run("cp /run/good.toml /etc/sheath/sheath.toml");
+    until("the mended configuration", secs(30), || {
+        let status = story.stage.sheath("status").ok()?;
+        status["config_faults"].as_array()?.is_empty().then_some(())
+    })
+    .unwrap();
+}
+
+fn releases(story: &mut Story) {
+    let volumes = story.lines("lvs --noheadings -o lv_name sheath | grep sheath-vol");
+    story.run("sheath blade release 2 --yes");
+    until("the released disk's end", secs(60), || {
+        (story.lines("lvs --noheadings -o lv_name sheath | grep sheath-vol || true") == volumes - 1)
+            .then_some(())
+    })
+    .unwrap();
+    let targets = story.run("ls /sys/kernel/config/target/iscsi");
+    assert!(!targets.contains(&blade_mac(2).replace(':', "")), "{targets}");
+}
