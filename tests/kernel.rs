@@ -2,3 +2,8 @@
 
 #[path = "kernel/lvm.rs"]
 mod lvm;
+mod blade;
+mod guest;
+mod initiator;
+mod lio;
+mod lio_sessions;

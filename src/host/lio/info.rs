@@ -75,11 +75,18 @@ pub(super) mod samples {
     /// No session: Linux 6.1.
     pub(in super::super) const NONE: &str =
         "No active iSCSI Session for Initiator Endpoint: iqn.2026-11.org.x:i\n";
-    /// Open-iSCSI.
-    pub(in super::super) const OPEN_ISCSI: &str = "InitiatorName: iqn.2026-11.org.x:i
-LIO Session ID: 1   ISID: 0x00 02 3d 01 00 00  TSIH: 1  SessionType: Normal
+    /// Open-iSCSI 2.1 over loopback: Linux 6.1.
+    pub(in super::super) const OPEN_ISCSI: &str = "\
+InitiatorName: iqn.2026-11.org.x:i
+InitiatorAlias: (none)
+LIO Session ID: 1   ISID: 0x00 02 3d 00 00 01  TSIH: 1  SessionType: Normal
 Session State: TARG_SESS_STATE_LOGGED_IN
-   Address 127.0.0.1 TCP  StatSN: 0x0
+---------------------[iSCSI Session Values]-----------------------
+  CmdSN/WR  :  CmdSN/WC  :  ExpCmdSN  :  MaxCmdSN  :     ITT    :     TTT
+ 0x00000040   0x00000040   0x00000028   0x00000067   0x00000028   0x00000024
+----------------------[iSCSI Connections]-------------------------
+CID: 0  Connection State: TARG_CONN_STATE_LOGGED_IN
+   Address 127.0.0.1 TCP  StatSN: 0xd8ec0cd0
 ";
 }
 
@@ -108,10 +115,10 @@ mod tests {
     #[test]
     fn every_other_isid_is_firmware() {
         for isid in ["40 00 27 23 8c 1f", "40 00 27 23 00 00", "80 ab cd ef 00 01"] {
-            let text = samples::OPEN_ISCSI.replace("00 02 3d 01 00 00", isid);
+            let text = samples::OPEN_ISCSI.replace("00 02 3d 00 00 01", isid);
             assert_eq!(Info::parse(&text).unwrap().session().unwrap().kind, SessionKind::Ipxe, "{isid}");
         }
-        let text = samples::OPEN_ISCSI.replace("00 02 3d 01 00 00", "40 00 01 37 00 00");
+        let text = samples::OPEN_ISCSI.replace("00 02 3d 00 00 01", "40 00 01 37 00 00");
         assert_eq!(Info::parse(&text).unwrap().session().unwrap().kind, SessionKind::Os);
     }
 

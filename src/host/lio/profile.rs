@@ -5,6 +5,7 @@
 
 use std::io;
 
+use super::backstore::exports;
 use crate::{
     error::{Error, Result},
     host::configfs::Node,
@@ -30,7 +31,8 @@ pub(super) const TPG: [(&str, &str); 7] = [
 enum Rule {
     /// 1, where the device can discard.
     OneWhereDiscard,
-    /// At most this many blocks: some drivers claim 4294967288.
+    /// At most this many blocks: some drivers claim 4294967288. LIO refuses a change while a LUN leads to the backstore,
+    /// so one that is exported keeps what it has.
     AtMost(u64),
 }
 
@@ -66,7 +68,7 @@ pub(super) fn backstore_holds(device: &Node) -> Result<bool> {
         let now = device.read(attribute)?;
         let drifted = match rule {
             Rule::OneWhereDiscard => now != "1" && can_discard(device)?,
-            Rule::AtMost(max) => above(&now, *max),
+            Rule::AtMost(max) => above(&now, *max) && exports(device)?.is_empty(),
         };
         if drifted {
             return Ok(false);
@@ -83,7 +85,7 @@ pub(super) fn apply_backstore(device: &Node) -> Result<Changed> {
         changed |= match rule {
             // Asked even where LIO does not know of a discard yet: it looks at the device again then.
             Rule::OneWhereDiscard => now != "1" && write_if_supported(device, attribute)?,
-            Rule::AtMost(max) if above(&now, *max) => {
+            Rule::AtMost(max) if above(&now, *max) && exports(device)?.is_empty() => {
                 // More than the hardware's own limit is EINVAL.
                 let limit = device.read("attrib/hw_max_sectors")?.parse().unwrap_or(*max);
                 device.write(attribute, &limit.min(*max).to_string())?;
@@ -170,5 +172,17 @@ mod tests {
             assert_eq!(device.read("attrib/optimal_sectors").unwrap(), then);
             assert!(backstore_holds(&device).unwrap());
         }
+    }
+
+    #[test]
+    fn what_lio_cannot_change_while_exported_is_not_drift() {
+        let fake = Fake::new();
+        let device = fake.make_backstore();
+        apply_backstore(&device).unwrap();
+        device.write("attrib/optimal_sectors", "4096").unwrap();
+        assert!(!backstore_holds(&device).unwrap());
+        fake.raw(&device, "alua/default_tg_pt_gp/members", b"iSCSI/iqn.x:b/tpgt_1/lun_0\n\0");
+        assert!(backstore_holds(&device).unwrap());
+        assert_eq!(apply_backstore(&device).unwrap(), Changed::AlreadyTrue);
     }
 }
