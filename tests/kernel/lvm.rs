@@ -27,7 +27,7 @@ const ALREADY: Changed = Changed::AlreadyTrue;
 
 /// Runs a tool that judges the result or disturbs it.
 #[allow(clippy::disallowed_methods, reason = "a hand from outside, not a part of the program")]
-fn sh(script: &str) -> String {
+pub(crate) fn sh(script: &str) -> String {
     let output = std::process::Command::new("/bin/sh").args(["-c", script]).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     String::from_utf8(text).unwrap()
@@ -38,7 +38,7 @@ fn scratch() -> PathBuf {
 }
 
 /// Returns the pool, made from a blank disk by the first test that asks.
-fn pool() -> &'static Lvm {
+pub(crate) fn pool() -> &'static Lvm {
     static POOL: OnceLock<Lvm> = OnceLock::new();
     POOL.get_or_init(|| {
         let (lvm, disk) = (Lvm::new(VG.parse().unwrap(), "pool".parse().unwrap()), scratch());
@@ -278,7 +278,7 @@ fn vm_a_fresh_disk_is_partitioned_and_seeded_and_takes_little_of_the_pool() {
     // The kernel and the blade see the seed where cloud-init looks for it.
     let seen = sh(&format!(
         "modprobe -a vfat nls_cp437 nls_ascii; l=$(losetup -f); losetup -o $((512 * $(sfdisk -d {d} | awk '/CIDATA/{{gsub(/[^0-9]/,\"\",$4); print $4}}'))) \
-         --sizelimit 4194304 $l {d} && mount -o ro $l /mnt && cat /mnt/meta-data && blkid -p $l; umount /mnt; losetup -d $l",
+         --sizelimit 4194304 $l {d} && mkdir -p /run/seed; mount -o ro $l /run/seed && cat /run/seed/meta-data && blkid -p $l; umount /run/seed; losetup -d $l",
         d = device.display()
     ));
     assert!(seen.contains("local-hostname: \"blade3\"") && seen.contains("LABEL=\"CIDATA\""), "{seen}");
@@ -306,10 +306,10 @@ fn vm_a_loop_file_is_attached_once_and_found_again() {
     let device = loopfile::attach(&path).unwrap();
     assert_eq!(loopfile::attach(&path).unwrap(), device);
     assert_eq!(inspect_disk(&device).unwrap(), Vec::<String>::new());
-    sh(&format!("mkfs.ext2 -q {0}; mount {0} /mnt", device.display()));
+    sh(&format!("modprobe ext4; mkdir -p /run/old; mkfs.ext2 -q {0}; mount {0} /run/old", device.display()));
     let found = inspect_disk(&device).unwrap().join("; ");
-    assert!(found.contains("mounted at '/mnt'") && found.contains("ext2"), "{found}");
-    sh("umount /mnt");
+    assert!(found.contains("mounted at '/run/old'") && found.contains("ext2"), "{found}");
+    sh("umount /run/old");
     assert_eq!(loopfile::detach(&path).unwrap(), CHANGED);
     assert_eq!(loopfile::detach(&path).unwrap(), ALREADY);
 }
