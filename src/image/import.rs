@@ -33,6 +33,8 @@ use crate::{
 const PROBE: Duration = Duration::from_secs(60);
 /// Longest time for a conversion: some TiB onto slow disks.
 const CONVERT: Duration = Duration::from_secs(24 * 3600);
+/// systemd's exit status for a unit whose mounts cannot be made (systemd.exec(5), `EXIT_NAMESPACE`).
+const NAMESPACE: u8 = 226;
 /// How often the pool's fill is looked at meanwhile: it takes some tenths of a second, and even fast disks fill a pool
 /// by little in this time.
 const LOOK: Duration = Duration::from_secs(10);
@@ -46,7 +48,8 @@ pub struct Import {
     pub source: Source,
     /// Whether it may be chosen as soon as it is whole.
     pub publish: bool,
-    /// A folder that only root can enter, on a file system with room for a fetched image.
+    /// A folder that only root can enter, on a file system with room for a fetched image, which systemd sees under the
+    /// same name: not one that the agent's unit has privately.
     pub folder: PathBuf,
     /// No import above this fill of the pool, in percent.
     pub watermark: u8,
@@ -117,7 +120,7 @@ impl Job<'_> {
         self.admit(Bytes(0))?;
         self.obtain()?;
         let found = self.probe()?;
-        self.admit(least(self.source, found)?)?;
+        self.admit(least(self.source, found))?;
         self.watch.tell(ImportProgress::Writing { permyriad: 0 })?;
         let device = self.lvm.create_image(name, Bytes(found.virtual_size.0 + SEED_ROOM.0))?;
         self.fill(&device, found).inspect_err(|_| {
@@ -130,10 +133,10 @@ impl Job<'_> {
     fn obtain(&mut self) -> Result<()> {
         match &self.import.source {
             Source::Url(url) => fetch(&self.import.name, url, self.source, &mut self.watch),
-            // Inside, and for systemd, the file has a name of ours, whatever its own has in it.
+            // Inside, and for systemd, the file has a name of ours, whatever its own has in it. It need not be visible
+            // from here: the agent's own unit may hide home folders.
             Source::File(path) => {
-                let real = path.canonicalize().attempt(|| format!("look for '{}'", path.display()))?;
-                symlink(&real, self.source).attempt(|| format!("link '{}'", self.source.display()))
+                symlink(path, self.source).attempt(|| format!("link '{}'", self.source.display()))
             }
         }
     }
@@ -146,7 +149,7 @@ impl Job<'_> {
     /// Asks what the image is.
     fn probe(&self) -> Result<Screened> {
         let sandbox = Sandbox::own(&self.import.name, &[internal::PROBE, SOURCE], self.source, PROBE);
-        let output = sandbox.cmd().run().map_err(refused)?;
+        let output = sandbox.cmd().run().map_err(|e| not_there(&self.import.source, refused(e)))?;
         serde_json::from_slice(&output.stdout)
             .map_err(|e| Error::new(Kind::Failed, "read what the image is").because(e))
     }
@@ -195,10 +198,19 @@ fn refused(error: Error) -> Error {
     }
 }
 
-/// Returns how much of the pool the image takes at least: what its file takes, unless it is mostly air.
-fn least(source: &Path, found: Screened) -> Result<Bytes> {
-    let file = source.metadata().attempt(|| format!("look at '{}'", source.display()))?;
-    Ok(Bytes(file.blocks().saturating_mul(512)).min(found.virtual_size))
+/// Returns the error of a sandbox that could not be set up because there is no source to be seen in it.
+fn not_there(source: &Source, error: Error) -> Error {
+    if error.to_string().contains(&format!("exit status: {NAMESPACE}:")) {
+        return Error::new(Kind::Missing, format!("there is no file '{source}'")).because(error);
+    }
+    error
+}
+
+/// Returns how much of the pool the image takes at least: what its file takes, unless it is mostly air; nothing where the
+/// file is hidden from us.
+fn least(source: &Path, found: Screened) -> Bytes {
+    let blocks = source.metadata().map_or(0, |file| file.blocks());
+    Bytes(blocks.saturating_mul(512)).min(found.virtual_size)
 }
 
 /// Returns the pool's fill with so much more in it.
@@ -269,13 +281,15 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(1 << 30).unwrap();
         let sparse = Screened { format: Format::Raw, virtual_size: Bytes::gib(1) };
-        assert_eq!(least(file.path(), sparse).unwrap(), Bytes(0));
+        assert_eq!(least(file.path(), sparse), Bytes(0));
     }
 
     #[test]
     fn a_refusal_is_told_from_a_failure() {
         let error = |text: &str| Error::new(Kind::Failed, text.to_owned());
         assert_eq!(refused(error("run 'x': exit status: 3: it has a backing file")).kind(), Kind::Invalid);
-        assert_eq!(refused(error("run 'x': exit status: 226: namespace")).kind(), Kind::Failed);
+        let unseen = refused(error("run 'x': exit status: 226: "));
+        assert_eq!(unseen.kind(), Kind::Failed);
+        assert_eq!(not_there(&"/x".parse().unwrap(), unseen).kind(), Kind::Missing);
     }
 }

@@ -128,6 +128,8 @@ fn vm_import_refuses_an_image_that_points_outside_and_leaves_nothing() {
     assert_eq!(error.kind(), Kind::Invalid, "{}", error.chain());
     assert!(error.chain().contains("backing file"), "{}", error.chain());
     assert!(volume("evil").is_none());
+    let (result, _) = lab.import("nothing", "/nowhere/at all.img");
+    assert_eq!(result.unwrap_err().kind(), Kind::Missing);
 }
 
 #[test]
