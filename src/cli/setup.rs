@@ -93,8 +93,8 @@ fn shown(plan: &SetupPlan, session: &Session<'_>) -> String {
 
 fn wish(args: &SetupArgs) -> Result<Wish> {
     let backing = match (&args.disk, args.file) {
-        (Some(disk), _) => Backing::Disk(absolute(disk)?),
-        (None, Some(size)) => Backing::File(POOL_FILE.into(), size),
+        (Some(disk), _) => Backing::Disk { path: absolute(disk)? },
+        (None, Some(size)) => Backing::File { path: POOL_FILE.into(), size },
         (None, None) => unreachable!("clap asks for one of the two"),
     };
     Ok(Wish {

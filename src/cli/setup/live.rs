@@ -57,8 +57,8 @@ impl SetupHost for Live<'_> {
         let addresses = addresses()?;
         let volumes = Volumes::read()?;
         let (device, pool_file) = match &wish.backing {
-            Backing::Disk(disk) => (Some(disk.clone()), None),
-            Backing::File(path, _) => (survey::loop_of(path, sys)?, size_of(path)?),
+            Backing::Disk { path } => (Some(path.clone()), None),
+            Backing::File { path, .. } => (survey::loop_of(path, sys)?, size_of(path)?),
         };
         let networks = addresses.iter().filter_map(|(name, ip, prefix)| match ip {
             IpAddr::V4(ip) if !ip.is_loopback() => Some((name.clone(), *ip, *prefix)),
@@ -113,8 +113,8 @@ fn group(vg: &VgName) -> Lvm {
 /// Returns the block device; a file's is there because its step comes before.
 fn device_of(backing: &Backing) -> Result<PathBuf> {
     match backing {
-        Backing::Disk(disk) => Ok(disk.clone()),
-        Backing::File(path, _) => loopfile::attach(path),
+        Backing::Disk { path } => Ok(path.clone()),
+        Backing::File { path, .. } => loopfile::attach(path),
     }
 }
 

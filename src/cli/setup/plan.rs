@@ -47,12 +47,20 @@ pub(super) struct Wish {
 
 /// Where the pool's space comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(tag = "kind", rename_all = "kebab-case")]
 pub(super) enum Backing {
     /// A disk.
-    Disk(PathBuf),
+    Disk {
+        /// Its device.
+        path: PathBuf,
+    },
     /// A file in place of a disk.
-    File(PathBuf, Bytes),
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        size: Bytes,
+    },
 }
 
 /// One step of set-up: a result, idempotent.
@@ -180,7 +188,7 @@ fn steps(wish: &Wish, survey: &Survey, text: String) -> Vec<Planned> {
         DiskFacts::Blank | DiskFacts::Holds(_) => (false, false),
     };
     let mut steps = vec![];
-    if let Backing::File(path, size) = &on {
+    if let Backing::File { path, size } = &on {
         let (path, size) = (path.clone(), *size);
         steps.push((SetupStep::PoolFile { path: path.clone(), size }, survey.pool_file.is_some()));
         steps.push((SetupStep::PoolLoop { path }, survey.pool_loop));
@@ -244,8 +252,8 @@ fn differences(asked: &Config, found: &Config) -> Vec<String> {
 fn backing_objections(wish: &Wish, survey: &Survey) -> Vec<Objection> {
     let mut objections = vec![];
     let shown = match &wish.backing {
-        Backing::Disk(disk) => format!("'{}'", disk.display()),
-        Backing::File(path, size) => {
+        Backing::Disk { path } => format!("'{}'", path.display()),
+        Backing::File { path, size } => {
             match survey.pool_file {
                 None if *size < SMALLEST => {
                     let text = format!("a pool of {} is too small (at least {SMALLEST})", size.human());
@@ -343,8 +351,8 @@ fn network_objections(wish: &Wish, survey: &Survey) -> Vec<Objection> {
 impl fmt::Display for Backing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Disk(disk) => write!(f, "'{}'", disk.display()),
-            Self::File(path, _) => write!(f, "the loop device of '{}'", path.display()),
+            Self::Disk { path } => write!(f, "'{}'", path.display()),
+            Self::File { path, .. } => write!(f, "the loop device of '{}'", path.display()),
         }
     }
 }

@@ -124,7 +124,7 @@ fn refusal(words: &str, survey: Survey) -> (Kind, String) {
 fn a_blank_machine_gets_the_whole_plan() {
     let wish = wish(&args(ON_DISK)).unwrap();
     let plan = plan::plan(&wish, &blank()).unwrap();
-    let (vg, on) = (wish.vg.clone(), Backing::Disk("/dev/sdb".into()));
+    let (vg, on) = (wish.vg.clone(), Backing::Disk { path: "/dev/sdb".into() });
     let text = crate::config::render_initial(&crate::config::Initial {
         address: ("10.77.0.1".parse().unwrap(), 24),
         slots: vec!["eth1".parse().unwrap(), "eth2".parse().unwrap()],
