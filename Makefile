@@ -70,4 +70,5 @@ $(cargo_deb):
 	@rm -rf $(cache)/build-cargo-deb
 
 clean: ## Remove what was built here (the lab's cache stays: rm -rf ~/.cache/sheath-lab)
-	@rm -rf $(CARGO_TARGET_DIR) target
+	@cargo clean
+	@rm -rf target/deb target/bench
