@@ -1,11 +1,51 @@
-//! Tests against a real kernel: run as root in a guest, never on the machine that builds.
+//! The kernel tier: real configfs, LIO, device-mapper, LVM thin, netlink and udev, an iSCSI initiator that logs in.
+//!
+//! [`kernel`] starts the lab's appliance (a stock Debian 13 kernel, systemd as PID 1) and runs this very program in it,
+//! which then runs the `vm_` tests below: they change the kernel that they run on, so they are ignored unless asked for
+//! and refuse to run outside a guest (`SHEATH_GUEST=1`).
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::disallowed_methods, reason = "tests drive the guest's own tools and wait for its devices")]
+
+#[path = "kernel/blade.rs"]
+mod blade;
+#[path = "kernel/guest.rs"]
+mod guest;
 #[path = "kernel/import.rs"]
 mod import;
+#[path = "kernel/initiator.rs"]
+mod initiator;
+#[path = "kernel/lio.rs"]
+mod lio;
+#[path = "kernel/lio_sessions.rs"]
+mod lio_sessions;
 #[path = "kernel/lvm.rs"]
 mod lvm;
-mod blade;
-mod guest;
-mod initiator;
-mod lio;
-mod lio_sessions;
+
+use sheath_lab::{Appliance, Lab, Payload, phase::say, secs};
+
+/// Makes the guest what the tests expect: modules, folders, the product's own program for the import's sandbox.
+const PREPARE: &str = "mkdir -p /etc/target/pr /etc/target/alua \
+    && modprobe -a configfs dm_mod dm_thin_pool loop null_blk \
+    && modprobe -a target_core_mod target_core_iblock iscsi_target_mod iscsi_tcp sd_mod bridge veth \
+    && ip link set lo up && install -m 755 /payload/sheath /usr/bin/sheath";
+
+/// Emulated, all of it has taken four minutes; a neighbour on the same cores may double and double that.
+const BOUND: std::time::Duration = secs(1200);
+
+/// Runs the `vm_` tests in the lab's appliance and shows what they say.
+#[test]
+fn kernel() {
+    let lab = Lab::new("kernel").unwrap();
+    let payload = Payload::new()
+        .file("kernel", std::env::current_exe().unwrap())
+        .file("sheath", env!("CARGO_BIN_EXE_sheath"));
+    let mut appliance = Appliance::booted(&lab, &payload).unwrap();
+    appliance.ok(PREPARE).unwrap();
+    let command =
+        "SHEATH_GUEST=1 SHEATH_TEST_DISK=/dev/vdb /payload/kernel --ignored --test-threads=1 vm_ 2>&1";
+    let output = appliance.agent().run_within(command, BOUND).unwrap();
+    say(&output.stdout);
+    assert_eq!(output.code, 0, "tests failed in the guest");
+    assert!(output.stdout.contains("test result: ok"), "no test ran in the guest");
+}

@@ -121,6 +121,7 @@ impl Blade {
             session: None,
         };
         ObservedExport {
+            properties: Default::default(),
             backstore: Some(ObservedBackstore {
                 enabled: true,
                 device: self.backstore.device.clone(),
