@@ -37,7 +37,8 @@ impl Lio {
     /// Makes the target admit this initiator, with these credentials and timeouts. A session that is there stays.
     ///
     /// # Errors
-    /// [`Kind::Missing`] where the target is not there, [`Kind::Denied`] without `CAP_SYS_ADMIN`.
+    /// [`Kind::Missing`](crate::error::Kind::Missing) where the target is not there,
+    /// [`Kind::Denied`](crate::error::Kind::Denied) without `CAP_SYS_ADMIN`.
     pub fn acl(&self, target: &Iqn, acl: &Acl<'_>) -> Result<Changed> {
         let node = self.acl_node(target, acl.initiator)?;
         let make = || {
@@ -54,7 +55,8 @@ impl Lio {
     /// Makes the initiator's LUN 0 the target's LUN 0, writable. A dead mapping is made anew.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] where the target's LUN has no backstore, [`Kind::Missing`] where there is no ACL.
+    /// [`Kind::Invalid`](crate::error::Kind::Invalid) where the target's LUN has no backstore,
+    /// [`Kind::Missing`](crate::error::Kind::Missing) where there is no ACL.
     pub fn map_lun(&self, target: &Iqn, initiator: &Iqn) -> Result<Changed> {
         let tpg = self.tpg(target)?;
         let mapped = self.acl_node(target, initiator)?.at(LUN);
@@ -79,7 +81,7 @@ impl Lio {
     /// Makes the ACL gone, its mapped LUNs with it. A session of its initiator is closed first, and cannot come back.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] where the name is not one; all that could not be removed, in one text.
+    /// [`Kind::Invalid`](crate::error::Kind::Invalid) where the name is not one; all that could not be removed, in one text.
     pub fn remove_acl(&self, target: &Iqn, initiator: &str) -> Result<Changed> {
         let acl = self.tpg(target)?.at("acls").child(initiator)?;
         if !acl.exists() {
