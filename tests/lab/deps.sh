@@ -4,7 +4,7 @@
 #   deps.sh [build|lab|all]
 set -eu
 build="gcc libc6-dev pkg-config libudev-dev dpkg-dev"
-lab="qemu-system-x86 qemu-utils ovmf ipxe-qemu seabios mmdebstrap debian-archive-keyring e2fsprogs util-linux uidmap arch-test curl ca-certificates"
+lab="qemu-system-x86 qemu-utils ovmf ipxe-qemu seabios mmdebstrap debian-archive-keyring e2fsprogs squashfs-tools util-linux uidmap arch-test curl ca-certificates"
 case ${1:-all} in
   build) wanted=$build ;;
   lab) wanted=$lab ;;
