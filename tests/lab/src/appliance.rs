@@ -71,7 +71,11 @@ impl Appliance {
         let image = images::appliance(lab.cache())?;
         overlay(&image.join("root.qcow2"), &root_disk(lab))?;
         let machine = machine(lab)?;
-        let guest = machine.start()?;
+        let mut guest = machine.start()?;
+        // QEMU's NICs begin with their cable in; the saved state then has them out.
+        for slot in 1..=SLOTS {
+            guest.qmp.set_link(&nic(slot), false)?;
+        }
         let agent = Agent::connect(&machine.path("agent"), BOOTED_BOUND)?;
         let shell = machine.path("shell");
         let mut appliance = Appliance { agent, guest, shell, dir: lab.dir().to_owned() };

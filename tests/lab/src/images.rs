@@ -18,6 +18,8 @@ const APPLIANCE: &str = include_str!("../recipes/appliance.sh");
 const APPLIANCE_DISK: &str = include_str!("../recipes/appliance-disk.sh");
 const GOLDEN: &str = include_str!("../recipes/golden.sh");
 const GOLDEN_DISK: &str = include_str!("../recipes/golden-disk.sh");
+/// What is done to the guest before it is saved, in words: a change there is a change here.
+const SAVED_STATE: &str = "started up, all cables out, synced";
 /// Room for a Debian; a blade's own disk is larger, and its root partition grows.
 const GOLDEN_SIZE: &str = "2G";
 
@@ -46,7 +48,8 @@ pub fn appliance(cache: &Cache) -> Result<PathBuf> {
 /// When the appliance does not boot.
 pub fn booted(lab: &Lab) -> Result<PathBuf> {
     let image = appliance(lab.cache())?;
-    let made_from = [machine(lab)?.identity(), qemu_version()?, lab.accel().identity()];
+    let made_from =
+        [machine(lab)?.identity(), qemu_version()?, lab.accel().identity(), SAVED_STATE.to_owned()];
     let made_from: Vec<&str> = made_from.iter().map(String::as_str).collect();
     // The image's folder is named by its key, and the machine's identity has that name.
     debug_assert!(made_from[0].contains(&*image.to_string_lossy()));
