@@ -95,7 +95,8 @@ pub(super) fn bind(session: &mut Session<'_>, blade: BladeId, slot: Slot) -> Res
 fn blade_in(session: &Session<'_>, slot: Slot) -> Result<BladeView> {
     let blades = ask::blades(session.ask)?;
     let found = blades.into_iter().find(|blade| blade.slot == slot);
-    found.ok_or_else(|| Error::new(Kind::Missing, format!("find a blade in slot {slot}")))
+    found
+        .ok_or_else(|| Error::new(Kind::Missing, format!("find a blade in slot {slot}: none was seen there")))
 }
 
 /// Returns what would be lost, so that nobody agrees to more than they meant.

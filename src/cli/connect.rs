@@ -13,7 +13,7 @@ use crate::{
         api::{Reply, Request},
         client::Client,
     },
-    error::Result,
+    error::{Error, Kind, Result},
     status::EventView,
 };
 
@@ -33,11 +33,19 @@ impl Ask for Socket {
     }
 
     fn events(&self, follow: bool, each: &mut dyn FnMut(EventView) -> ControlFlow<()>) -> Result<()> {
-        if follow {
-            return Client::new(&self.0)?.events(each);
-        }
-        recent(self.0.clone(), each)
+        if follow { for_ever(&self.0, each) } else { recent(self.0.clone(), each) }
     }
+}
+
+/// Hands over events until `each` breaks off; only the agent's end can end it otherwise.
+fn for_ever(socket: &Path, each: &mut dyn FnMut(EventView) -> ControlFlow<()>) -> Result<()> {
+    let mut enough = false;
+    Client::new(socket)?.events(|event| {
+        let flow = each(event);
+        enough = flow.is_break();
+        flow
+    })?;
+    if enough { Ok(()) } else { Err(Error::new(Kind::Missing, "follow sheathd's events: it has ended")) }
 }
 
 /// Hands over the events of the first burst.

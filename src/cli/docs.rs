@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use clap::Args as _;
 use clap_complete::Shell;
 use clap_mangen::{
     Man,
@@ -11,7 +12,7 @@ use clap_mangen::{
 };
 
 use super::{
-    args::{CONFIG, EXIT_STATUS, command},
+    args::{CONFIG, EXIT_STATUS, Globals, command},
     session::Session,
 };
 use crate::{
@@ -24,8 +25,16 @@ use crate::{
 /// Prints completions for a shell.
 pub(super) fn completions(session: &mut Session<'_>, shell: Shell) -> Result<()> {
     let mut text = vec![];
-    clap_complete::generate(shell, &mut command(), "sheath", &mut text);
+    clap_complete::generate(shell, &mut visible(), "sheath", &mut text);
     session.write(&text)
+}
+
+/// Returns the command without its hidden subcommands, which completions would offer.
+fn visible() -> clap::Command {
+    let whole = command();
+    let shown = whole.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
+    let globals = Globals::augment_args(clap::Command::new("sheath").version(env!("CARGO_PKG_VERSION")));
+    globals.subcommands(shown)
 }
 
 /// Prints the main manual page, or writes all of them to a folder.
@@ -118,7 +127,7 @@ fn configuration_page() -> Result<Page> {
         roman(" lists every fault at once."),
     ]);
     let mut table = None;
-    for key in KEYS.iter().filter(|key| key.expected != "a table") {
+    for key in KEYS.iter().filter(|key| !key.expected.starts_with("a table")) {
         if table != Some(key.table) {
             table = Some(key.table);
             roff.control("SH", [heading(key.table)]);

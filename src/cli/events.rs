@@ -8,16 +8,18 @@ use crate::{error::Result, status::EventView};
 /// Prints events, one line each.
 pub(super) fn run(session: &mut Session<'_>, args: &EventsArgs) -> Result<()> {
     let ask = session.ask;
-    let mut outcome = Ok(());
+    let (mut outcome, mut none) = (Ok(()), true);
     let streamed = ask.events(args.follow, &mut |event| {
         if args.slot.is_some_and(|slot| event.slot != Some(slot)) {
             return ControlFlow::Continue(());
         }
+        none = false;
         outcome = print(session, &event);
         if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     // That our reader has gone matters more than what the stream says about being dropped.
-    outcome.and(streamed)
+    outcome.and(streamed)?;
+    if none && !session.json { session.complain("no events since the agent's start") } else { Ok(()) }
 }
 
 fn print(session: &mut Session<'_>, event: &EventView) -> Result<()> {

@@ -25,11 +25,9 @@ pub(super) fn import(session: &mut Session<'_>, args: &ImportArgs) -> Result<()>
     if args.no_wait {
         return session.accepted(message);
     }
-    let mut shown = Shown::new(session);
-    let last = watch(session, &args.name, &mut shown)?;
-    shown.finish();
+    let last = watch(session, &args.name, &mut Shown::new(session))?;
     if let ImportProgress::Failed { error, kind } = last {
-        return Err(Error::new(kind, format!("import image '{}': {error}", args.name)));
+        return Err(Error::new(kind, error));
     }
     let state = if args.publish { "imported and published" } else { "imported, not published" };
     let text = format!("image '{}' is {state}\n", args.name);
@@ -79,7 +77,7 @@ impl Shown {
         match (session.json, session.terminal) {
             (true, _) => Self::Nothing,
             (false, true) => {
-                let bar = ProgressBar::new(10_000);
+                let bar = ProgressBar::new_spinner().with_style(style("{spinner} waiting"));
                 bar.enable_steady_tick(TICK);
                 Self::Bar(bar)
             }
@@ -105,20 +103,22 @@ impl Shown {
             }
         }
     }
+}
 
-    fn finish(&self) {
+impl Drop for Shown {
+    /// Whatever ends the watching, what is printed next begins on a clean line.
+    fn drop(&mut self) {
         if let Self::Bar(bar) = self {
             bar.finish_and_clear();
         }
     }
 }
 
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the templates are constants").progress_chars("=> ")
+}
+
 fn draw(bar: &ProgressBar, progress: &ImportProgress) {
-    let style = |template: &str| {
-        ProgressStyle::with_template(template)
-            .expect("the templates below are constant")
-            .progress_chars("=> ")
-    };
     match progress {
         ImportProgress::Fetching { done, total: Some(total) } => {
             bar.set_style(style("{spinner} fetching [{wide_bar}] {bytes}/{total_bytes}"));

@@ -261,7 +261,9 @@ fn every_command_has_a_manual_page_and_hidden_ones_have_none() {
 #[test]
 fn completions_know_the_commands() {
     for shell in ["bash", "zsh", "fish"] {
-        assert!(shown(&format!("completions {shell}")).contains("unpublish"), "{shell}");
+        let text = shown(&format!("completions {shell}"));
+        assert!(text.contains("unpublish") && text.contains("socket"), "{shell}");
+        assert!(!text.contains("internal"), "{shell}");
     }
 }
 
@@ -389,12 +391,9 @@ fn an_import_shows_its_progress_as_lines_and_waits_for_its_end() {
 fn a_failed_import_fails_with_the_kind_that_the_agent_says() {
     let agent = Agent::default();
     *agent.progress.borrow_mut() =
-        vec![ImportProgress::Failed { error: "write the volume: no space".into(), kind: Kind::Full }];
+        vec![ImportProgress::Failed { error: "import image 'x': no space".into(), kind: Kind::Full }];
     let error = run(&agent, "image import x https://example.org/x --json", None).result.unwrap_err();
-    assert_eq!(
-        (error.kind(), error.chain().as_str()),
-        (Kind::Full, "import image 'x': write the volume: no space")
-    );
+    assert_eq!((error.kind(), error.chain().as_str()), (Kind::Full, "import image 'x': no space"));
 }
 
 #[test]

@@ -62,7 +62,12 @@ pub const KEYS: &[Key] = &[
         "true",
         "whether slots are kept from talking to each other on the bridge",
     ),
-    key(("chassis", "slots"), TABLE, "", "the interface that each slot's cable is plugged into"),
+    key(
+        ("chassis", "slots"),
+        "a table of slots, such as { 1 = \"eth1\" }",
+        "",
+        "the interface that each slot's cable is plugged into",
+    ),
     key(("chassis.slots", "*"), PORT, "", "the slot's interface; the key is the slot's number (1 to 999)"),
     key(("pool", "vg"), LVM, "\"sheath\"", "the volume group"),
     key(("pool", "thinpool"), LVM, "\"pool\"", "the thin pool in it"),

@@ -98,7 +98,7 @@ impl<'d, 't> Section<'d, 't> {
         let path = self.path_of(name);
         match self.find(name) {
             Some((key, value)) => {
-                Self { schema, table: self.as_table(reader, &path, value), path, at: key.span() }
+                Self { schema, table: self.as_table(reader, (&path, name), value), path, at: key.span() }
             }
             None => Self { schema, path, table: None, at: self.at.clone() },
         }
@@ -114,7 +114,7 @@ impl<'d, 't> Section<'d, 't> {
         let made = entries.into_iter().map(|(name, value)| {
             let path = self.path_of(name.get_ref());
             let at = name.span();
-            let table = self.as_table(reader, &path, value);
+            let table = self.as_table(reader, (&path, name.get_ref()), value);
             (name, Self { schema, path, table, at })
         });
         made.collect()
@@ -218,13 +218,13 @@ impl<'d, 't> Section<'d, 't> {
     fn as_table(
         &self,
         reader: &mut Reader<'_>,
-        path: &str,
+        (path, name): (&str, &str),
         value: &'d Spanned<DeValue<'t>>,
     ) -> Option<&'d DeTable<'t>> {
         let table = value.get_ref().as_table();
         if table.is_none() {
             let shown = shown(reader, value);
-            reader.fault(value.span(), path, "a table", &shown);
+            reader.fault(value.span(), path, self.expected(name), &shown);
         }
         table
     }
