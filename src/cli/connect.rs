@@ -75,3 +75,64 @@ fn recent(socket: PathBuf, each: &mut dyn FnMut(EventView) -> ControlFlow<()>) -
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        os::unix::net::{UnixListener, UnixStream},
+    };
+
+    use super::*;
+
+    const EVENT: &str = "data: {\"seq\":1,\"at\":1,\"kind\":\"seen\",\"slot\":null,\"blade\":null,\"image\":null,\"text\":\"x\"}\n\n";
+
+    /// Plays an agent that has two events to tell; returns the connection, which lives as long as somebody holds it.
+    fn agent(socket: &Path) -> std::thread::JoinHandle<UnixStream> {
+        let listener = UnixListener::bind(socket).unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+            stream.write_all(format!("{head}{EVENT}{EVENT}").as_bytes()).unwrap();
+            stream
+        })
+    }
+
+    #[test]
+    fn without_follow_the_first_silence_is_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s");
+        let agent = agent(&socket);
+        let mut seen = 0;
+        client(&socket)
+            .events(false, &mut |_| {
+                seen += 1;
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(seen, 2);
+        drop(agent.join().unwrap());
+    }
+
+    #[test]
+    fn a_followed_stream_that_ends_is_an_error_and_a_reader_that_had_enough_is_none() {
+        for (enough, good) in [(false, false), (true, true)] {
+            let dir = tempfile::tempdir().unwrap();
+            let socket = dir.path().join("s");
+            let agent = agent(&socket);
+            let ender = std::thread::spawn(move || drop(agent.join().unwrap()));
+            let flow = |_| if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+            assert_eq!(client(&socket).events(true, &mut { flow }).is_ok(), good);
+            ender.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn an_agent_that_is_away_is_missing_with_and_without_follow() {
+        for follow in [false, true] {
+            let away = client(Path::new("/nowhere/s")).events(follow, &mut |_| ControlFlow::Continue(()));
+            assert_eq!(away.unwrap_err().kind(), Kind::Missing);
+        }
+    }
+}
