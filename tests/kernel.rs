@@ -21,6 +21,8 @@ mod lio;
 mod lio_sessions;
 #[path = "kernel/lvm.rs"]
 mod lvm;
+#[path = "kernel/net.rs"]
+mod net;
 
 use sheath_lab::{Appliance, Lab, Payload, phase::say, secs};
 
