@@ -52,10 +52,7 @@ impl Udev {
         let lv = volume.lv_name();
         let text = render(properties).map_err(|e| e.while_doing(format!("announce volume '{volume}'")))?;
         let changed = self.write(lv.as_str(), &text)?;
-        if let Some(device) = self.device(&lv)? {
-            let key = format!("b{}", read_line(&device.join("dev"))?);
-            self.tell_unless_known(&device, &key, &text)?;
-        }
+        self.tell_of(volume, &text)?;
         Ok(changed)
     }
 
@@ -86,6 +83,43 @@ impl Udev {
             self.tell_unless_known(&device, &key, &text)?;
         }
         Ok(changed)
+    }
+
+    /// Tells udev again what was written of volumes and what it does not know; returns of how many.
+    ///
+    /// For the agent's start: it may have been stopped between writing and telling, and what is written counts as
+    /// announced. All are tried; the first failure is returned.
+    ///
+    /// # Errors
+    /// The failing system call.
+    pub fn catch_up(&self) -> Result<usize> {
+        let folder = self.root.join(PROPERTIES);
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+            Err(e) => return Err(Error::io(format!("list '{}'", folder.display()), e)),
+        };
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let (mut told, mut failed) = (0, None);
+        for volume in names.filter_map(|name| VolumeId::from_lv_name(&name)) {
+            match self.announced(volume).and_then(|properties| self.tell_of(volume, &render(&properties)?)) {
+                Ok(Changed::Changed) => told += 1,
+                Ok(Changed::AlreadyTrue) => {}
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(told), Err)
+    }
+
+    /// Tells udev of a volume that has a device.
+    fn tell_of(&self, volume: VolumeId, text: &str) -> Result<Changed> {
+        match self.device(&volume.lv_name())? {
+            Some(device) => {
+                let key = format!("b{}", read_line(&device.join("dev"))?);
+                self.tell_unless_known(&device, &key, text)
+            }
+            None => Ok(Changed::AlreadyTrue),
+        }
     }
 
     /// Saves the file for one device; an empty one is none.
@@ -128,7 +162,7 @@ impl Udev {
     /// Asks the kernel to tell of the device once more, unless udev's database has the same properties of ours already.
     ///
     /// The file alone does not say what udev knows: the agent may have been stopped between writing and asking.
-    fn tell_unless_known(&self, device: &Path, key: &str, text: &str) -> Result<()> {
+    fn tell_unless_known(&self, device: &Path, key: &str, text: &str) -> Result<Changed> {
         let known = fs::read_to_string(self.root.join(DATABASE).join(key)).unwrap_or_default();
         let ours: BTreeSet<_> = known
             .lines()
@@ -136,14 +170,15 @@ impl Udev {
             .filter(|line| line.starts_with(OURS))
             .collect();
         if ours == text.lines().collect() {
-            return Ok(());
+            return Ok(Changed::AlreadyTrue);
         }
         let path = device.join("uevent");
         fs::OpenOptions::new()
             .write(true)
             .open(&path)
             .and_then(|mut file| file.write_all(b"change"))
-            .attempt(|| format!("ask for an event by '{}'", path.display()))
+            .attempt(|| format!("ask for an event by '{}'", path.display()))?;
+        Ok(Changed::Changed)
     }
 }
 

@@ -65,6 +65,21 @@ fn udev_is_told_again_when_it_does_not_know_what_was_written() {
 }
 
 #[test]
+fn a_start_makes_good_what_a_stop_left_untold() {
+    let volume = VolumeId(42);
+    let (dir, udev) = machine(volume);
+    assert_eq!(udev.catch_up().unwrap(), 0, "nothing was ever written");
+    let uevent = dir.path().join("sys/block/dm-7/uevent");
+    udev.announce(volume, &properties(&[("SHEATH_SLOT", "3")])).unwrap();
+    udev.announce(VolumeId(43), &properties(&[("SHEATH_SLOT", "4")])).unwrap();
+    put(&uevent, "");
+    assert_eq!(udev.catch_up().unwrap(), 1, "the other volume has no device");
+    assert_eq!(fs::read_to_string(&uevent).unwrap(), "change");
+    put(&dir.path().join("run/udev/data/b253:7"), "E:SHEATH_SLOT=3\n");
+    assert_eq!(udev.catch_up().unwrap(), 0);
+}
+
+#[test]
 fn a_volume_without_a_device_is_written_down() {
     let (_dir, udev) = machine(VolumeId(42));
     let wanted = properties(&[("SHEATH_SLOT", "3")]);
@@ -165,6 +180,23 @@ fn every_shipped_rule_is_made_of_keys_operators_and_values() {
             }
         }
     }
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "the test asks udev itself")]
+fn udev_accepts_the_shipped_rules() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("udev-rules");
+    let files = rules().into_iter().map(|(name, _)| folder.join(name));
+    let Ok(output) = std::process::Command::new("/usr/bin/udevadm").arg("verify").args(files).output() else {
+        eprintln!("skipped: udev is not installed");
+        return;
+    };
+    let text = String::from_utf8_lossy(&output.stderr);
+    if text.contains("Unknown command verb") {
+        eprintln!("skipped: this udevadm has no 'verify' (systemd 254 brought it)");
+        return;
+    }
+    assert!(output.status.success(), "{text}");
 }
 
 #[test]
