@@ -7,7 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{import::Watch, sandbox::Sandbox, source::Url};
+use super::{
+    import::{Folder, Watch},
+    sandbox::Sandbox,
+    source::Url,
+};
 use crate::{
     error::{Context, Error, Result},
     model::{Bytes, ImageName},
@@ -21,16 +25,16 @@ const ASK: Duration = Duration::from_secs(60);
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(250);
 
-/// Fetches the URL into `path`, telling how far it is.
+/// Fetches the URL into the folder's source, telling how far it is.
 ///
 /// # Errors
 /// curl's failure; [`Kind::Full`](crate::error::Kind::Full) where the folder's file system is; the caller's wish to stop.
-pub(super) fn fetch(image: &ImageName, url: &Url, path: &Path, watch: &mut Watch<'_>) -> Result<()> {
-    let total = length(image, url);
+pub(super) fn fetch(image: &ImageName, url: &Url, folder: &Folder, watch: &mut Watch<'_>) -> Result<()> {
+    let (path, total) = (&folder.source(), length(image, url, folder));
     watch.tell(ImportProgress::Fetching { done: Bytes(0), total })?;
     let file = File::create_new(path).attempt(|| format!("make '{}'", path.display()))?;
     let mut sink = Sink { file, done: 0, total, told: Instant::now(), failure: None };
-    let sandbox = Sandbox::curl(image, FETCH);
+    let sandbox = Sandbox::curl(image, &folder.root(), FETCH);
     let ended = sandbox.cmd().stdin(config(url, "")).run_streaming(|piece| {
         if sink.failure.is_none() {
             sink.take(piece, path, watch);
@@ -75,9 +79,9 @@ impl Sink {
 }
 
 /// Asks how large it is. Servers may not say; then nobody knows until the end.
-fn length(image: &ImageName, url: &Url) -> Option<Bytes> {
+fn length(image: &ImageName, url: &Url, folder: &Folder) -> Option<Bytes> {
     let more = "head\noutput = \"/dev/null\"\nwrite-out = \"%header{content-length}\"\n";
-    let output = Sandbox::curl(image, ASK).cmd().stdin(config(url, more)).run().ok()?;
+    let output = Sandbox::curl(image, &folder.root(), ASK).cmd().stdin(config(url, more)).run().ok()?;
     String::from_utf8_lossy(&output.stdout).trim().parse().ok().map(Bytes)
 }
 

@@ -29,10 +29,6 @@ use crate::{
     status::ImportProgress,
 };
 
-/// Longest time for a look at a header, with the start of its unit on a busy machine.
-const PROBE: Duration = Duration::from_secs(60);
-/// Longest time for a conversion: some TiB onto slow disks.
-const CONVERT: Duration = Duration::from_secs(24 * 3600);
 /// systemd's exit status for a unit whose mounts cannot be made (systemd.exec(5), `EXIT_NAMESPACE`).
 const NAMESPACE: u8 = 226;
 /// How often the pool's fill is looked at meanwhile: it takes some tenths of a second, and even fast disks fill a pool
@@ -100,8 +96,7 @@ impl Import {
         let attempt = || format!("import image '{}' from '{}'", self.name, self.source);
         stop_leftovers(&self.name);
         let folder = Folder::make(&self.folder, &self.name).map_err(|e| e.while_doing(attempt()))?;
-        let source = folder.0.join("source");
-        let mut job = Job { import: self, lvm, source: &source, watch: Watch { cancel, progress } };
+        let mut job = Job { import: self, lvm, folder: &folder, watch: Watch { cancel, progress } };
         job.run().map_err(|e| e.while_doing(attempt()))
     }
 }
@@ -110,7 +105,7 @@ impl Import {
 struct Job<'a> {
     import: &'a Import,
     lvm: &'a Lvm,
-    source: &'a Path,
+    folder: &'a Folder,
     watch: Watch<'a>,
 }
 
@@ -120,7 +115,7 @@ impl Job<'_> {
         self.admit(Bytes(0))?;
         self.obtain()?;
         let found = self.probe()?;
-        self.admit(least(self.source, found))?;
+        self.admit(least(&self.folder.source(), found))?;
         self.watch.tell(ImportProgress::Writing { permyriad: 0 })?;
         let device = self.lvm.create_image(name, Bytes(found.virtual_size.0 + SEED_ROOM.0))?;
         self.fill(&device, found).inspect_err(|_| {
@@ -132,11 +127,11 @@ impl Job<'_> {
     /// Makes the source a file in our folder, or a link there.
     fn obtain(&mut self) -> Result<()> {
         match &self.import.source {
-            Source::Url(url) => fetch(&self.import.name, url, self.source, &mut self.watch),
+            Source::Url(url) => fetch(&self.import.name, url, self.folder, &mut self.watch),
             // Inside, and for systemd, the file has a name of ours, whatever its own has in it. It need not be visible
             // from here: the agent's own unit may hide home folders.
             Source::File(path) => {
-                symlink(path, self.source).attempt(|| format!("link '{}'", self.source.display()))
+                symlink(path, self.folder.source()).attempt(|| format!("link '{}'", path.display()))
             }
         }
     }
@@ -146,9 +141,14 @@ impl Job<'_> {
         admit(&with_more(self.lvm.volumes()?.pool, more), self.import.watermark)
     }
 
+    /// Returns the sandbox for a hidden subcommand.
+    fn sandbox(&self, args: &[&str]) -> Sandbox {
+        Sandbox::own(&self.import.name, &self.folder.root(), args, &self.folder.source())
+    }
+
     /// Asks what the image is.
     fn probe(&self) -> Result<Screened> {
-        let sandbox = Sandbox::own(&self.import.name, &[internal::PROBE, SOURCE], self.source, PROBE);
+        let sandbox = self.sandbox(&[internal::PROBE, SOURCE]);
         let output = sandbox.cmd().run().map_err(|e| not_there(&self.import.source, refused(e)))?;
         serde_json::from_slice(&output.stdout)
             .map_err(|e| Error::new(Kind::Failed, "read what the image is").because(e))
@@ -168,7 +168,7 @@ impl Job<'_> {
         let node = device.canonicalize().attempt(|| format!("find device '{}'", device.display()))?;
         let format = found.format.to_string();
         let args = [internal::CONVERT, &format, SOURCE, DEVICE];
-        let sandbox = Sandbox::own(&self.import.name, &args, self.source, CONVERT).with_device(&node);
+        let sandbox = self.sandbox(&args).with_device(&node);
         let (mut figures, mut looked, mut stop) = (Progress::default(), Instant::now(), None);
         let ended = sandbox.cmd().run_streaming(|piece| {
             let Some(permyriad) = figures.feed(piece).filter(|_| stop.is_none()) else { return };
@@ -221,25 +221,55 @@ fn with_more(pool: PoolUsage, more: Bytes) -> PoolUsage {
 }
 
 /// A folder for one import, gone with all in it when the import is over.
-struct Folder(PathBuf);
+pub(super) struct Folder(PathBuf);
 
 impl Folder {
     /// Makes the folder anew. What a killed agent has left there goes first.
     fn make(parent: &Path, image: &ImageName) -> Result<Self> {
-        let path = parent.join(format!("import-{image}"));
-        let attempt = || format!("make folder '{}'", path.display());
-        if path.symlink_metadata().is_ok() {
-            fs::remove_dir_all(&path).attempt(attempt)?;
-        }
-        DirBuilder::new().mode(0o700).create(&path).attempt(attempt)?;
-        Ok(Self(path))
+        let folder = Self(parent.join(format!("import-{image}")));
+        folder.clear();
+        let attempt = || format!("make folder '{}'", folder.0.display());
+        DirBuilder::new().mode(0o700).create(&folder.0).attempt(attempt)?;
+        DirBuilder::new().mode(0o755).create(folder.root()).attempt(attempt)?;
+        Ok(folder)
+    }
+
+    /// Returns where the image is, or a link to it.
+    pub(super) fn source(&self) -> PathBuf {
+        self.0.join("source")
+    }
+
+    /// Returns the empty folder that is a sandbox's root.
+    pub(super) fn root(&self) -> PathBuf {
+        self.0.join("root")
+    }
+
+    fn clear(&self) {
+        let _ = fs::remove_file(self.source());
+        sweep(&self.0);
+        let _ = fs::remove_dir(&self.0);
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // Nobody to tell; the next import of this name tries again.
-        let _ = fs::remove_dir_all(&self.0);
+        // Nobody to tell what is left; the next import of this name tries again.
+        self.clear();
+    }
+}
+
+/// Removes empty folders and empty files below `folder`: the places where systemd has mounted things for a sandbox.
+///
+/// Nothing with content in it is ever removed, so that a mount that should have been gone loses nothing.
+fn sweep(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Ok(found) = entry.metadata() else { continue };
+        if found.is_dir() {
+            sweep(&entry.path());
+            let _ = fs::remove_dir(entry.path());
+        } else if found.is_file() && found.len() == 0 {
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 
@@ -264,13 +294,27 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let name: ImageName = "debian13".parse().unwrap();
         let left = parent.path().join("import-debian13");
-        fs::create_dir(&left).unwrap();
-        fs::File::create(left.join("source")).unwrap();
+        fs::create_dir_all(left.join("root/usr/lib")).unwrap();
+        fs::File::create(left.join("root/source")).unwrap();
+        symlink("/etc/passwd", left.join("source")).unwrap();
         let folder = Folder::make(parent.path(), &name).unwrap();
         assert_eq!(fs::metadata(&left).unwrap().mode() & 0o777, 0o700);
-        assert_eq!(fs::read_dir(&left).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(folder.root()).unwrap().count(), 0);
         drop(folder);
         assert!(!left.exists());
+    }
+
+    #[test]
+    fn what_is_mounted_in_a_sandbox_by_mistake_is_not_swept_away() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = Folder::make(parent.path(), &"x".parse().unwrap()).unwrap();
+        let precious = folder.root().join("usr/precious");
+        fs::create_dir(folder.root().join("usr")).unwrap();
+        fs::copy("/proc/self/exe", &precious).unwrap();
+        symlink("/etc", folder.root().join("etc")).unwrap();
+        drop(folder);
+        assert!(precious.exists());
+        assert!(Path::new("/etc/passwd").exists());
     }
 
     #[test]

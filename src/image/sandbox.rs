@@ -4,6 +4,10 @@
 //! still own most of `/proc/sys` and could signal every other process of root's. Nobody's files are his, he has no
 //! privileges to gain, no devices, no other process in sight, bounded memory, tasks and time.
 //!
+//! What he sees is an empty folder with the system's programs bound into it, and what his task needs. That is
+//! `RootDirectory=`, because `TemporaryFileSystem=/` does nothing in a unit with `DynamicUser`: the `ProtectSystem=strict`
+//! in it is an entry for `/` too, and systemd keeps one of the two (seen with 252).
+//!
 //! Units are named after the image, so that a second import finds and stops what an agent that was killed has left.
 
 use std::{path::Path, time::Duration};
@@ -24,13 +28,17 @@ const CONVERT: &str = "convert";
 const STAGES: [&str; 3] = [FETCH, PROBE, CONVERT];
 /// Our own program, with the hidden subcommands.
 const SHEATH: &str = "/usr/bin/sheath";
+/// Longest time for a look at a header, on a busy machine.
+const PROBING: Duration = Duration::from_secs(60);
+/// Longest time for a conversion: some TiB onto slow disks.
+const CONVERTING: Duration = Duration::from_secs(24 * 3600);
 /// Time for systemd to set a unit up and to take it down, beyond what the program has.
 const AROUND: Duration = Duration::from_secs(60);
 /// Time for a unit to stop: systemd kills after 90 s by itself.
 const STOP: Duration = Duration::from_secs(120);
 
 /// What every sandbox has.
-const COMMON: [&str; 25] = [
+const COMMON: [&str; 28] = [
     "DynamicUser=yes",
     "NoNewPrivileges=yes",
     "ProtectSystem=strict",
@@ -45,6 +53,9 @@ const COMMON: [&str; 25] = [
     "ProtectClock=yes",
     "ProtectHostname=yes",
     "ProtectProc=invisible",
+    "ProcSubset=pid",
+    "MountAPIVFS=yes",
+    "BindReadOnlyPaths=/usr -/bin -/lib -/lib64 -/etc/ld.so.cache",
     "RestrictNamespaces=yes",
     "RestrictRealtime=yes",
     "RestrictSUIDSGID=yes",
@@ -68,34 +79,36 @@ pub(super) struct Sandbox {
 }
 
 impl Sandbox {
-    /// Returns curl with the network and nothing else: what it fetches comes out of its standard output, and where from
-    /// it reads from its standard input.
-    pub(super) fn curl(image: &ImageName, limit: Duration) -> Self {
+    /// Returns curl with the network and no files: what it fetches comes out of its standard output, and where from it
+    /// reads from its standard input.
+    pub(super) fn curl(image: &ImageName, root: &Path, limit: Duration) -> Self {
         let command = [Tool::Curl.path(), "--disable", "--config", "-"];
         let mut sandbox = Self::new(image, FETCH, &command, limit);
+        sandbox.properties.push(format!("RootDirectory={}", root.display()));
         sandbox.add([
             "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
             "MemoryMax=256M",
             "CapabilityBoundingSet=",
+            // Names and certificates.
+            "BindReadOnlyPaths=-/etc/resolv.conf -/etc/hosts -/etc/nsswitch.conf -/run/systemd/resolve",
+            "BindReadOnlyPaths=-/etc/ssl -/etc/ca-certificates",
         ]);
         sandbox
     }
 
-    /// Returns our own program's hidden subcommand, which sees the system's programs and the source, and no more.
+    /// Returns our own program's hidden subcommand, which sees the source, and no network.
     ///
     /// `source` is a path of ours, without anything in it that systemd would take apart; it may be a link.
-    pub(super) fn own(image: &ImageName, args: &[&str], source: &Path, limit: Duration) -> Self {
+    pub(super) fn own(image: &ImageName, root: &Path, args: &[&str], source: &Path) -> Self {
+        let (stage, limit) = if args.first() == Some(&super::internal::CONVERT) {
+            (CONVERT, CONVERTING)
+        } else {
+            (PROBE, PROBING)
+        };
         let command: Vec<&str> = [SHEATH].iter().chain(args).copied().collect();
-        let convert = args.first() == Some(&super::internal::CONVERT);
-        let mut sandbox = Self::new(image, if convert { CONVERT } else { PROBE }, &command, limit);
-        sandbox.add([
-            "PrivateNetwork=yes",
-            "RestrictAddressFamilies=AF_UNIX",
-            "MemoryMax=1G",
-            "TemporaryFileSystem=/:ro",
-            "MountAPIVFS=yes",
-            "BindReadOnlyPaths=/usr -/bin -/lib -/lib64 -/etc/ld.so.cache",
-        ]);
+        let mut sandbox = Self::new(image, stage, &command, limit);
+        sandbox.properties.push(format!("RootDirectory={}", root.display()));
+        sandbox.add(["PrivateNetwork=yes", "RestrictAddressFamilies=AF_UNIX", "MemoryMax=1G"]);
         sandbox.properties.push(format!("BindReadOnlyPaths={}:{SOURCE}", source.display()));
         sandbox.properties.extend(reader(source).map(str::to_owned));
         sandbox
@@ -185,7 +198,7 @@ mod tests {
 
     #[test]
     fn the_fetch_has_the_network_and_no_word_of_the_url_in_its_arguments() {
-        let args = Sandbox::curl(&image(), Duration::from_secs(10)).args();
+        let args = Sandbox::curl(&image(), Path::new("/p/root"), Duration::from_secs(10)).args();
         assert!(args.contains(&"--unit=sheath-import-debian13-fetch.service".to_owned()));
         assert!(args.contains(&"--property=RuntimeMaxSec=10".to_owned()));
         assert!(!args.iter().any(|arg| arg.contains("PrivateNetwork")));
@@ -194,13 +207,13 @@ mod tests {
 
     #[test]
     fn our_own_program_has_no_network_and_sees_one_file_and_one_device() {
-        let sandbox =
-            Sandbox::own(&image(), &["internal-convert", "raw"], Path::new("/p/source"), Duration::MAX);
+        let words = ["internal-convert", "raw"];
+        let sandbox = Sandbox::own(&image(), Path::new("/p/root"), &words, Path::new("/p/source"));
         let args = sandbox.with_device(Path::new("/dev/dm-7")).args();
         for property in [
             "PrivateNetwork=yes",
             "DynamicUser=yes",
-            "TemporaryFileSystem=/:ro",
+            "RootDirectory=/p/root",
             "BindReadOnlyPaths=/p/source:/source",
             "BindPaths=/dev/dm-7:/dev/image",
             "DeviceAllow=/dev/dm-7 rw",

@@ -10,6 +10,7 @@ use std::{
     net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use sheath::{
@@ -21,13 +22,14 @@ use sheath::{
 
 use crate::lvm::{pool, sh};
 
-/// Returns whether imports can run here.
-fn ready() -> bool {
+/// Returns the right to import, one test at a time, or `None` where imports cannot run.
+fn ready() -> Option<MutexGuard<'static, ()>> {
+    static TURN: Mutex<()> = Mutex::new(());
     let ready = Path::new("/run/systemd/system").exists() && Path::new("/usr/bin/sheath").exists();
     if !ready {
         let _ = writeln!(std::io::stdout(), "skipped: needs systemd as process 1 and /usr/bin/sheath");
     }
-    ready
+    ready.then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Makes a raw disk with a GPT and some content.
@@ -101,9 +103,7 @@ fn assert_imported(name: &str) {
 #[test]
 #[ignore = "needs root and device-mapper in a guest: the lab runs it there"]
 fn vm_import_takes_raw_and_qcow2_files_readable_or_not() {
-    if !ready() {
-        return;
-    }
+    let Some(_turn) = ready() else { return };
     let lab = Lab::new();
     for (name, file, mode) in [("a-raw", "disk.raw", 0o644), ("a-qcow2", "disk.qcow2", 0o600)] {
         fs::set_permissions(lab.path(file), Permissions::from_mode(mode)).unwrap();
@@ -117,9 +117,7 @@ fn vm_import_takes_raw_and_qcow2_files_readable_or_not() {
 #[test]
 #[ignore = "needs root and device-mapper in a guest: the lab runs it there"]
 fn vm_import_refuses_an_image_that_points_outside_and_leaves_nothing() {
-    if !ready() {
-        return;
-    }
+    let Some(_turn) = ready() else { return };
     let lab = Lab::new();
     let evil = lab.path("evil.qcow2");
     sh(&format!("qemu-img create -f qcow2 -F raw -b /etc/shadow {}", evil.display()));
@@ -135,9 +133,7 @@ fn vm_import_refuses_an_image_that_points_outside_and_leaves_nothing() {
 #[test]
 #[ignore = "needs root and device-mapper in a guest: the lab runs it there"]
 fn vm_import_fetches_from_a_url_and_a_short_answer_is_no_image() {
-    if !ready() {
-        return;
-    }
+    let Some(_turn) = ready() else { return };
     sh("ip link set lo up");
     let lab = Lab::new();
     let content = fs::read(lab.path("disk.qcow2")).unwrap();
@@ -164,4 +160,46 @@ fn vm_import_fetches_from_a_url_and_a_short_answer_is_no_image() {
     let (result, _) = lab.import("a-short", &format!("http://127.0.0.1:{port}/short"));
     assert_eq!(result.unwrap_err().kind(), Kind::Failed);
     assert!(volume("a-short").is_none());
+}
+
+/// What a program in the place of ours sees and may do.
+const SPY: &str = r#"#!/bin/sh
+exec 1>&2
+echo "uid=$(id -u)"
+echo "root=$(echo /*)"
+echo "etc=$(echo /etc/*)"
+echo "run=$(echo /run/*)"
+echo "dev=$(ls /dev | tr '\n' ' ')"
+echo "links=$(grep -c : /proc/net/dev)"
+grep -E 'CapEff|NoNewPrivs' /proc/self/status
+cat /etc/shadow /proc/1/environ
+touch /usr/x /source
+exit 3
+"#;
+
+#[test]
+#[ignore = "needs root and device-mapper in a guest: the lab runs it there"]
+fn vm_import_shows_the_sandbox_one_file_and_no_network() {
+    let Some(_turn) = ready() else { return };
+    let lab = Lab::new();
+    let (spy, source) = (lab.path("spy"), lab.path("disk.raw"));
+    File::create(&spy).unwrap().write_all(SPY.as_bytes()).unwrap();
+    fs::set_permissions(&spy, Permissions::from_mode(0o755)).unwrap();
+    sh(&format!("mount --bind {} /usr/bin/sheath", spy.display()));
+    let (result, _) = lab.import("spy", source.to_str().unwrap());
+    sh("umount /usr/bin/sheath");
+    let seen = result.unwrap_err().chain();
+    println!("{seen}");
+    for word in ["uid=0", "/home", "/root", "shadow:", "/var/lib", "vda", "dm-"] {
+        assert!(!seen.contains(word), "{word}: {seen}");
+    }
+    for words in [
+        "etc=/etc/ld.so.cache;",
+        "links=1;",
+        "CapEff:\t0000000000000000",
+        "NoNewPrivs:\t1",
+        "Read-only file system",
+    ] {
+        assert!(seen.contains(words), "{words}: {seen}");
+    }
 }
