@@ -35,7 +35,7 @@ pub(super) fn fetch(image: &ImageName, url: &Url, folder: &Folder, watch: &mut W
     let file = File::create_new(path).attempt(|| format!("make '{}'", path.display()))?;
     let mut sink = Sink { file, done: 0, total, told: Instant::now(), failure: None };
     let sandbox = Sandbox::curl(image, &folder.root(), FETCH);
-    let ended = sandbox.cmd().stdin(config(url, "")).run_streaming(|piece| {
+    let ended = sandbox.run(config(url, ""), |piece| {
         if sink.failure.is_none() {
             sink.take(piece, path, watch);
             if sink.failure.is_some() {
@@ -45,7 +45,7 @@ pub(super) fn fetch(image: &ImageName, url: &Url, folder: &Folder, watch: &mut W
     });
     match sink.failure {
         Some(failure) => Err(failure),
-        None => ended.map(drop).map_err(|e| e.while_doing(format!("fetch image '{image}'"))),
+        None => ended,
     }
 }
 
@@ -81,8 +81,10 @@ impl Sink {
 /// Asks how large it is. Servers may not say; then nobody knows until the end.
 fn length(image: &ImageName, url: &Url, folder: &Folder) -> Option<Bytes> {
     let more = "head\noutput = \"/dev/null\"\nwrite-out = \"%header{content-length}\"\n";
-    let output = Sandbox::curl(image, &folder.root(), ASK).cmd().stdin(config(url, more)).run().ok()?;
-    String::from_utf8_lossy(&output.stdout).trim().parse().ok().map(Bytes)
+    let mut said = vec![];
+    let sandbox = Sandbox::curl(image, &folder.root(), ASK);
+    sandbox.run(config(url, more), |piece| said.extend_from_slice(piece)).ok()?;
+    String::from_utf8_lossy(&said).trim().parse().ok().map(Bytes)
 }
 
 /// Returns curl's configuration: only http and https, also after a redirect; gives up on a line that says nothing.

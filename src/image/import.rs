@@ -29,8 +29,6 @@ use crate::{
     status::ImportProgress,
 };
 
-/// systemd's exit status for a unit whose mounts cannot be made (systemd.exec(5), `EXIT_NAMESPACE`).
-const NAMESPACE: u8 = 226;
 /// How often the pool's fill is looked at meanwhile: it takes some tenths of a second, and even fast disks fill a pool
 /// by little in this time.
 const LOOK: Duration = Duration::from_secs(10);
@@ -149,8 +147,14 @@ impl Job<'_> {
     /// Asks what the image is.
     fn probe(&self) -> Result<Screened> {
         let sandbox = self.sandbox(&[internal::PROBE, SOURCE]);
-        let output = sandbox.cmd().run().map_err(|e| not_there(&self.import.source, refused(e)))?;
-        serde_json::from_slice(&output.stdout)
+        let mut said = vec![];
+        sandbox.run(vec![], |piece| said.extend_from_slice(piece)).map_err(|e| match e.kind() {
+            Kind::Missing => {
+                Error::new(Kind::Missing, format!("there is no '{}'", self.import.source)).because(e)
+            }
+            _ => e,
+        })?;
+        serde_json::from_slice(&said)
             .map_err(|e| Error::new(Kind::Failed, "read what the image is").because(e))
     }
 
@@ -170,7 +174,7 @@ impl Job<'_> {
         let args = [internal::CONVERT, &format, SOURCE, DEVICE];
         let sandbox = self.sandbox(&args).with_device(&node);
         let (mut figures, mut looked, mut stop) = (Progress::default(), Instant::now(), None);
-        let ended = sandbox.cmd().run_streaming(|piece| {
+        let ended = sandbox.run(vec![], |piece| {
             let Some(permyriad) = figures.feed(piece).filter(|_| stop.is_none()) else { return };
             let mut going = self.watch.tell(ImportProgress::Writing { permyriad });
             if looked.elapsed() > LOOK {
@@ -181,29 +185,9 @@ impl Job<'_> {
         });
         match stop {
             Some(reason) => Err(reason),
-            None => ended.map(drop).map_err(refused),
+            None => ended,
         }
     }
-}
-
-/// Returns the error of our own program in its sandbox: when it has refused the image, trying again cannot help.
-///
-/// What it found is only in its exit status and its words.
-fn refused(error: Error) -> Error {
-    let status = format!("exit status: {}:", Kind::Invalid.exit_code());
-    if error.to_string().contains(&status) {
-        Error::invalid("look at the image").because(error)
-    } else {
-        error
-    }
-}
-
-/// Returns the error of a sandbox that could not be set up because there is no source to be seen in it.
-fn not_there(source: &Source, error: Error) -> Error {
-    if error.to_string().contains(&format!("exit status: {NAMESPACE}:")) {
-        return Error::new(Kind::Missing, format!("there is no file '{source}'")).because(error);
-    }
-    error
 }
 
 /// Returns how much of the pool the image takes at least: what its file takes, unless it is mostly air; nothing where the
@@ -326,14 +310,5 @@ mod tests {
         file.as_file().set_len(1 << 30).unwrap();
         let sparse = Screened { format: Format::Raw, virtual_size: Bytes::gib(1) };
         assert_eq!(least(file.path(), sparse), Bytes(0));
-    }
-
-    #[test]
-    fn a_refusal_is_told_from_a_failure() {
-        let error = |text: &str| Error::new(Kind::Failed, text.to_owned());
-        assert_eq!(refused(error("run 'x': exit status: 3: it has a backing file")).kind(), Kind::Invalid);
-        let unseen = refused(error("run 'x': exit status: 226: "));
-        assert_eq!(unseen.kind(), Kind::Failed);
-        assert_eq!(not_there(&"/x".parse().unwrap(), unseen).kind(), Kind::Missing);
     }
 }

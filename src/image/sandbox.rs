@@ -13,6 +13,7 @@
 use std::{path::Path, time::Duration};
 
 use crate::{
+    error::{Error, Kind, Result},
     host::cmd::{Cmd, Tool},
     model::ImageName,
 };
@@ -32,6 +33,8 @@ const SHEATH: &str = "/usr/bin/sheath";
 const PROBING: Duration = Duration::from_secs(60);
 /// Longest time for a conversion: some TiB onto slow disks.
 const CONVERTING: Duration = Duration::from_secs(24 * 3600);
+/// systemd's exit status for a unit whose mounts cannot be made (systemd.exec(5), `EXIT_NAMESPACE`).
+const NAMESPACE: u8 = 226;
 /// Time for systemd to set a unit up and to take it down, beyond what the program has.
 const AROUND: Duration = Duration::from_secs(60);
 /// Time for a unit to stop: systemd kills after 90 s by itself.
@@ -123,9 +126,37 @@ impl Sandbox {
         self
     }
 
-    /// Returns the command that starts the unit, waits for its end and hands its output through.
-    pub(super) fn cmd(&self) -> Cmd {
-        Cmd::new(Tool::SystemdRun, self.limit + AROUND).args(self.args())
+    /// Runs the program in its unit until its end, and hands its output over as it comes.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] where our own program has refused the image, [`Kind::Missing`] where what should be bound into
+    /// the root is not there; else the program's failure.
+    pub(super) fn run(&self, input: Vec<u8>, on_output: impl FnMut(&[u8])) -> Result<()> {
+        let cmd = Cmd::new(Tool::SystemdRun, self.limit + AROUND).args(self.args()).stdin(input);
+        cmd.run_streaming(on_output).map(drop).map_err(|error| {
+            if error.kind() == Kind::Timeout {
+                self.stop();
+            }
+            self.explain(&error)
+        })
+    }
+
+    /// Returns the error in words for people: without the sixty arguments of the command.
+    ///
+    /// What happened inside is only in the exit status and in what the program wrote.
+    fn explain(&self, error: &Error) -> Error {
+        let (unit, text) = (&self.unit, error.to_string());
+        let Some((_, end)) = text.split_once("': exit status: ") else {
+            return Error::new(error.kind(), format!("unit '{unit}' did not start or did not end"));
+        };
+        let (status, words) = end.split_once(": ").unwrap_or((end, ""));
+        let accept = format!("accept image '{SOURCE}': ");
+        let words = words.split_once(&accept).map_or(words, |(_, reason)| reason);
+        match status.parse() {
+            Ok(status) if status == Kind::Invalid.exit_code() => Error::invalid(words),
+            Ok(NAMESPACE) => Error::new(Kind::Missing, format!("unit '{unit}': its files are not there")),
+            _ => Error::new(Kind::Failed, format!("unit '{unit}': exit status {status}: {words}")),
+        }
     }
 
     /// Stops the unit, if it is there.
@@ -222,6 +253,25 @@ mod tests {
         }
         assert!(args.contains(&"--unit=sheath-import-debian13-convert.service".to_owned()));
         assert!(args.ends_with(&["--", "/usr/bin/sheath", "internal-convert", "raw"].map(str::to_owned)));
+    }
+
+    #[test]
+    fn a_failure_is_told_in_words_without_the_command() {
+        let sandbox = Sandbox::curl(&image(), Path::new("/p/root"), Duration::from_secs(10));
+        let told = |end: &str| {
+            let error = Error::new(Kind::Failed, format!("run '/usr/bin/systemd-run --property=x': {end}"));
+            let told = sandbox.explain(&error);
+            (told.kind(), told.to_string())
+        };
+        let refused =
+            told("exit status: 3: sheath: accept image '/source': it has a backing file: flatten it");
+        assert_eq!(refused, (Kind::Invalid, "it has a backing file: flatten it".into()));
+        assert_eq!(told("exit status: 226: ").0, Kind::Missing);
+        let failed = told("exit status: 22: curl: (22) The requested URL returned error: 404");
+        let unit = "unit 'sheath-import-debian13-fetch.service'";
+        let words = format!("{unit}: exit status 22: curl: (22) The requested URL returned error: 404");
+        assert_eq!(failed, (Kind::Failed, words));
+        assert_eq!(told("signal: 9 (SIGKILL)").1, format!("{unit} did not start or did not end"));
     }
 
     #[test]
