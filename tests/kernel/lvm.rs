@@ -277,9 +277,11 @@ fn vm_a_fresh_disk_is_partitioned_and_seeded_and_takes_little_of_the_pool() {
     assert!(verified.contains("No errors detected"), "{verified}");
     // The kernel and the blade see the seed where cloud-init looks for it.
     let seen = sh(&format!(
-        "modprobe -a vfat nls_cp437 nls_ascii; l=$(losetup -f); losetup -o $((512 * $(sfdisk -d {d} | awk '/CIDATA/{{gsub(/[^0-9]/,\"\",$4); print $4}}'))) \
-         --sizelimit 4194304 $l {d} && mkdir -p /run/seed; mount -o ro $l /run/seed && cat /run/seed/meta-data && blkid -p $l; umount /run/seed; losetup -d $l",
-        d = device.display()
+        "modprobe -a vfat nls_cp437 nls_ascii; mkdir -p /run/seed
+         start=$(sfdisk -d {0} | awk '/CIDATA/ {{ gsub(/[^0-9]/, \"\", $4); print $4 }}')
+         l=$(losetup -f --show -o $((512 * start)) --sizelimit 4194304 {0})
+         mount -o ro $l /run/seed && cat /run/seed/meta-data && blkid -p $l; umount /run/seed; losetup -d $l",
+        device.display()
     ));
     assert!(seen.contains("local-hostname: \"blade3\"") && seen.contains("LABEL=\"CIDATA\""), "{seen}");
     pool().remove(id).unwrap();
