@@ -35,11 +35,14 @@ use crate::{
     model::{LvName, VgName},
 };
 
-/// Longest time for one LVM command.
+/// Longest time for a report, which only reads: it may have to wait for a change that somebody else makes.
+const REPORT: Duration = Duration::from_secs(60);
+
+/// Longest time for a change.
 ///
-/// Commands take tenths of a second, but the first activation after a start runs `thin_check` over the pool's metadata,
+/// Changes take tenths of a second, but the first activation after a start runs `thin_check` over the pool's metadata,
 /// which takes minutes on a large one, and a command that is killed too early may leave the pool suspended.
-const COMMAND: Duration = Duration::from_secs(300);
+const CHANGE: Duration = Duration::from_secs(300);
 
 /// LVM's configuration for our commands alone.
 ///
@@ -96,7 +99,8 @@ impl Lvm {
 impl Turn<'_> {
     /// Runs one LVM command and returns its standard output.
     fn run<'a>(&self, verb: &str, args: impl IntoIterator<Item = &'a str>) -> Result<Vec<u8>> {
-        let cmd = Cmd::new(Tool::Lvm, COMMAND)
+        let limit = if matches!(verb, "lvs" | "vgs" | "pvs") { REPORT } else { CHANGE };
+        let cmd = Cmd::new(Tool::Lvm, limit)
             .env("LVM_SUPPRESS_FD_WARNINGS", "1")
             .args([verb, "--yes", "--config", CONFIG])
             .args(args);
