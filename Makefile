@@ -6,7 +6,9 @@ SHELL := /bin/bash
 # A Rust toolchain from rustup is often not on the PATH of a script.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
-cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sheath-lab
+cache := $(or $(SHEATH_LAB_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sheath-lab)
+# All that needs no guest.
+fast := --lib --bins $(patsubst tests/%.rs,--test %,$(filter-out tests/kernel.rs tests/chassis.rs,$(wildcard tests/*.rs)))
 
 # The tool that makes the package, pinned; kept outside the clone, so that a fresh one does not build it again.
 cargo_deb_version := 3.8.0
@@ -25,46 +27,46 @@ help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
 
 deps: ## Install what building and testing need (apt, through sudo when not root)
-	@tests/lab/deps.sh all
+	@sh tests/lab/deps.sh all
 
 check: ## Format, lints, documentation, fast tests: what every commit needs
-	@tests/lab/deps.sh build
+	@sh tests/lab/deps.sh build
 	@$(phase) --begin
 	@$(phase) format cargo fmt --all --check
 	@$(phase) clippy cargo clippy --workspace --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" $(phase) doc cargo doc --workspace --no-deps --document-private-items
-	@$(phase) fast cargo test --lib --bins --test layers --test units
+	@$(phase) fast cargo test $(fast)
 	@$(phase) --end
 
 test: ## Everything, on real kernels in QEMU: unit, property, simulated, kernel and chassis tiers
 	@$(phase) --begin
-	@$(phase) deps tests/lab/deps.sh all
+	@$(phase) deps sh tests/lab/deps.sh all
 	@$(phase) deb $(MAKE) --no-print-directory deb
-	@$(phase) --go-on fast cargo test --workspace --lib --bins --test layers --test units
+	@$(phase) --go-on fast cargo test --workspace $(fast)
 	@SHEATH_DEB=$(deb) $(phase) --go-on kernel cargo test --test kernel -- --nocapture
 	@SHEATH_DEB=$(deb) $(phase) --go-on chassis cargo test --test chassis -- --nocapture
 	@$(phase) --end
 
 demo: deb ## Watch a diskless machine get its disk and boot (INTERACTIVE=1: you answer the prompt)
-	@tests/lab/deps.sh all
+	@sh tests/lab/deps.sh all
 	@SHEATH_DEB=$(deb) INTERACTIVE=$(INTERACTIVE) cargo run -q -p sheath-lab --bin lab -- demo
 
 demo-shell: ## A shell on the appliance of a demo that runs
 	@cargo run -q -p sheath-lab --bin lab -- shell
 
 bench: deb ## Measure against lvcreate and targetcli; writes target/bench/results.json
-	@tests/lab/deps.sh all
+	@sh tests/lab/deps.sh all
 	@SHEATH_DEB=$(deb) cargo run -q -p sheath-lab --bin lab -- bench
 
 deb: $(cargo_deb) ## Build the Debian package
-	@tests/lab/deps.sh build
+	@sh tests/lab/deps.sh build
 	@cargo build --release --bins
 	@config/debian/prepare $(CARGO_TARGET_DIR)/release/sheath $(version)
 	@$(cargo_deb) --no-build --quiet
 	@ls -l $(deb)
 
 $(cargo_deb):
-	@tests/lab/deps.sh build
+	@sh tests/lab/deps.sh build
 	@echo "building cargo-deb $(cargo_deb_version) once, into $(cache)"
 	@CARGO_TARGET_DIR=$(cache)/build-cargo-deb cargo install --quiet --locked --version $(cargo_deb_version) --root $(cache)/cargo-deb-$(cargo_deb_version) cargo-deb
 	@rm -rf $(cache)/build-cargo-deb

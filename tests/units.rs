@@ -172,6 +172,15 @@ fn every_capability_has_its_reason_beside_it() {
 }
 
 #[test]
+fn the_agent_keeps_the_capabilities_that_its_unit_gives() {
+    let code = read("src/daemon/privileges.rs");
+    let words = code.split(|c: char| !c.is_ascii_uppercase() && c != '_');
+    let kept: BTreeSet<_> = words.filter(|word| word.starts_with("CAP_") && *word != "CAP_SETPCAP").collect();
+    let unit = unit("sheathd");
+    assert_eq!(kept, unit["CapabilityBoundingSet"][0].split(' ').collect());
+}
+
+#[test]
 fn no_service_dies_with_the_agent() {
     for (name, _) in UNITS.iter().filter(|row| row.0 != "sheathd") {
         let unit = unit(name);
