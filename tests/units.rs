@@ -287,6 +287,13 @@ fn root_users_and_folders_are_made_as_their_files_say() {
         let Some(output) = run(args[0], &rest) else { return };
         assert!(output.status.success(), "{}: {}", args[0], said(&output));
     }
-    let made = ["etc/target/pr", "etc/target/alua", "etc/sheath", "var/lib/sheath", "run/sheath/udev"];
+    let made = [
+        "etc/target/pr",
+        "etc/target/alua",
+        "etc/sheath",
+        "var/lib/sheath",
+        "var/lib/sheath-dnsmasq",
+        "run/sheath/udev",
+    ];
     made.iter().for_each(|folder| assert!(Path::new(dir.path()).join(folder).is_dir(), "{folder}"));
 }
