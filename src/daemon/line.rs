@@ -77,10 +77,12 @@ fn machine(args: &Args, config: &Config, events: &mpsc::Sender<Event>) -> Result
         return Ok((Arc::new(host), Box::new(|_| log::warn!("a simulated machine imports no images"))));
     }
     let live = Arc::new(Live::new(config, MasterKey::load(&args.key)?));
+    live.tell_udev(config)
+        .unwrap_or_else(|error| log::warn!("udev is not told everything: {}", error.chain()));
     let importer = Importing {
         live: live.clone(),
         events: events.clone(),
-        folder: args.state.join("import"),
+        folder: args.state.clone(),
         watermark: config.pool.watermark,
     };
     Ok((live, Box::new(move |request| importer.start(request))))

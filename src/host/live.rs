@@ -51,6 +51,17 @@ impl Live {
         &self.lvm
     }
 
+    /// Tells udev which interface is which slot, and what a stop of the agent left untold of volumes: for the start.
+    ///
+    /// # Errors
+    /// The first failing system call.
+    pub fn tell_udev(&self, config: &Config) -> Result<()> {
+        for (slot, port) in &config.chassis.slots {
+            self.udev.announce_port(port, Some(*slot))?;
+        }
+        self.udev.catch_up().map(drop)
+    }
+
     fn device(&self, volume: VolumeId) -> PathBuf {
         self.lvm.device(&volume.lv_name())
     }
