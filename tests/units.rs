@@ -12,7 +12,7 @@ use std::{
 
 /// Unit, and the highest exposure (tenths) that `systemd-analyze security` may give it.
 const UNITS: &[(&str, u32)] =
-    &[("sheathd", 35), ("sheath-bootd", 15), ("sheath-dnsmasq", 25), ("sheath-loop", 30)];
+    &[("sheathd", 35), ("sheath-bootd", 15), ("sheath-dnsmasq", 25), ("sheath-loop", 40)];
 
 /// What must not stand in the agent's unit, and what it would break.
 const BREAKS_THE_AGENT: &[(&str, &str)] = &[
@@ -28,6 +28,32 @@ const BREAKS_THE_AGENT: &[(&str, &str)] = &[
     ("MemoryMax", "LIO's socket memory is charged to the agent's control group"),
     ("ExecStop", "stopping leaves kernel objects alone"),
     ("ExecStopPost", "stopping leaves kernel objects alone"),
+];
+
+/// What gives a service a mount namespace of its own.
+const MOUNT_NAMESPACE: &[&str] = &[
+    "BindPaths",
+    "BindReadOnlyPaths",
+    "DynamicUser",
+    "InaccessiblePaths",
+    "PrivateDevices",
+    "PrivateMounts",
+    "PrivateNetwork",
+    "PrivateTmp",
+    "ProcSubset",
+    "ProtectControlGroups",
+    "ProtectHome",
+    "ProtectHostname",
+    "ProtectKernelLogs",
+    "ProtectKernelModules",
+    "ProtectKernelTunables",
+    "ProtectProc",
+    "ProtectSystem",
+    "ReadOnlyPaths",
+    "ReadWritePaths",
+    "RuntimeDirectory",
+    "StateDirectory",
+    "TemporaryFileSystem",
 ];
 
 /// Directives that would make a service stop, or fail to start, because the agent does.
@@ -158,6 +184,13 @@ fn what_would_break_lio_or_lvm_is_not_in_the_agents_unit() {
     for (directive, breaks) in BREAKS_THE_AGENT {
         assert!(!unit.contains_key(*directive), "{directive}: {breaks}");
     }
+}
+
+#[test]
+fn the_pools_file_is_attached_where_everybody_sees_its_path() {
+    let unit = unit("sheath-loop");
+    let private: Vec<_> = MOUNT_NAMESPACE.iter().filter(|directive| unit.contains_key(**directive)).collect();
+    assert!(private.is_empty(), "the loop device's backing file would lose its path: {private:?}");
 }
 
 #[test]
