@@ -129,28 +129,20 @@ fn imports(story: &mut Story) {
 
 fn sees_a_blade(story: &mut Story) {
     // The kernel's own clock of the first frame, beside the agent's.
-    story.run("(timeout 120 bridge -timestamp monitor fdb dev slot1 > /run/fdb.log 2>&1 &)");
+    story.run("(timeout 120 bridge -tshort monitor fdb > /run/fdb.log 2>&1 &)");
     story.stage.appliance.plug(1).unwrap();
     story.bios = Some(Blade::power_on(&story.stage.lab, Spec::new(1, Firmware::Bios)).unwrap());
     let blade = until("the blade in slot 1", secs(60), || story.stage.blade(1).ok()).unwrap();
     assert_eq!(blade["mac"], blade_mac(1));
     let seen = blade["times"]["seen"].as_u64().expect("the moment it was seen");
     let mac = blade_mac(1);
-    let first = story.run(&format!("grep -B1 -m1 {mac} /run/fdb.log | head -1"));
-    let stamp = first.trim().trim_start_matches("Timestamp: ");
-    let (stamp, micros) = stamp.split_once(" usec").map_or((stamp, "0"), |_| split_micros(stamp));
-    let kernel = story.run(&format!("date -d '{stamp}' +%s")).trim().parse::<u64>().expect("a time");
-    let kernel = kernel * 1000 + micros.trim().parse::<u64>().unwrap_or(0) / 1000;
+    let first = story.run(&format!("grep -m1 '{mac} dev slot1' /run/fdb.log"));
+    let stamp = first.split(['[', ']']).nth(1).expect("a time in brackets");
+    let kernel = story.run(&format!("date -d '{stamp}' +%s%3N")).trim().parse::<u64>().expect("milliseconds");
     let late = Duration::from_millis(seen.saturating_sub(kernel));
     done("   from the first frame to the agent's knowing", late);
     assert!(late < secs(1), "{late:?}");
     assert!(story.run("journalctl -u sheathd -o cat SHEATH_SLOT=1").contains("seen for the first time"));
-}
-
-/// Splits iproute2's `Sun Nov 22 14:00:00 2026 123456 usec` before the microseconds.
-fn split_micros(stamp: &str) -> (&str, &str) {
-    let whole = stamp.trim_end_matches(" usec");
-    whole.rsplit_once(' ').unwrap_or((whole, "0"))
 }
 
 fn boots_bios(story: &mut Story) {

@@ -76,7 +76,6 @@ fn network(config: &Config) -> Vec<String> {
         "bind-dynamic".to_owned(),
         // The unit's user cannot write one, and systemd needs none.
         "pid-file=".to_owned(),
-        "log-facility=-".to_owned(),
     ]
 }
 

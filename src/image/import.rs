@@ -1,8 +1,8 @@
 //! The import of one image, from its source to a finished volume, or to nothing at all.
 
 use std::{
-    fs::{self, DirBuilder},
-    os::unix::fs::{DirBuilderExt, MetadataExt, symlink},
+    fs::{self, DirBuilder, Permissions},
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -213,8 +213,10 @@ impl Folder {
         let folder = Self(parent.join(format!("import-{image}")));
         folder.clear();
         let attempt = || format!("make folder '{}'", folder.0.display());
-        DirBuilder::new().mode(0o700).create(&folder.0).attempt(attempt)?;
-        DirBuilder::new().mode(0o755).create(folder.root()).attempt(attempt)?;
+        DirBuilder::new().mode(0o700).recursive(true).create(&folder.0).attempt(attempt)?;
+        DirBuilder::new().create(folder.root()).attempt(attempt)?;
+        // Whatever our umask: a passing user is to stand in it.
+        fs::set_permissions(folder.root(), Permissions::from_mode(0o755)).attempt(attempt)?;
         Ok(folder)
     }
 

@@ -59,7 +59,6 @@ interface=sheath0
 except-interface=lo
 bind-dynamic
 pid-file=
-log-facility=-
 
 dhcp-range=10.77.1.0,10.77.2.255,255.255.252.0,3600
 dhcp-lease-max=512
