@@ -92,6 +92,4 @@ pub struct Export {
     pub portals: Vec<Portal>,
     /// CHAP, one-way or mutual. Never none.
     pub chap: Chap,
-    /// Pings, by what the blade is doing.
-    pub nopin: NopIn,
 }

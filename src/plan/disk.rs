@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use crate::{
     error::{Error, Kind, Result},
-    model::{Backstore, Export, Role, Tag, Volume, VolumeId, VolumeState},
-    observed::{AuthState, MapState, ObservedAcl, ObservedExport, ObservedTarget, Volumes},
+    model::{Backstore, Chap, Export, NopIn, Role, Tag, Volume, VolumeId, VolumeState},
+    observed::{AuthState, MapState, ObservedAcl, ObservedExport, ObservedTarget, SessionKind, Volumes},
     plan::{Step, volume::clone_steps},
     policy::{BladeWish, DiskWish, MakeWish},
 };
@@ -182,18 +182,29 @@ fn is_other(target: &ObservedTarget, backstore: &Backstore) -> bool {
 }
 
 fn acl_steps(export: &Export, found: Option<&ObservedAcl>) -> Vec<Step> {
-    let Export { backstore, target, initiator, chap, nopin, .. } = export;
+    let Export { backstore, target, initiator, chap, .. } = export;
     let wanted = match chap {
-        crate::model::Chap::OneWay => AuthState::OneWay,
-        crate::model::Chap::Mutual => AuthState::Mutual,
+        Chap::OneWay => AuthState::OneWay,
+        Chap::Mutual => AuthState::Mutual,
     };
+    let nopin = pings_for(found);
     let mut steps = vec![];
     if !found.is_some_and(|acl| acl.auth == wanted && acl.nopin_timeout == nopin.seconds()) {
         let (target, initiator) = (target.clone(), initiator.clone());
-        steps.push(Step::Acl { target, initiator, volume: backstore.volume, chap: *chap, nopin: *nopin });
+        steps.push(Step::Acl { target, initiator, volume: backstore.volume, chap: *chap, nopin });
     }
     if !found.is_some_and(|acl| acl.map == MapState::Mapped) {
         steps.push(Step::MapLun { target: target.clone(), initiator: initiator.clone() });
     }
     steps
+}
+
+/// Returns whether LIO is to ping: an operating system answers, iPXE never does. Who is logged in is read with the ACL
+/// itself, so that an agent that has just started does not switch a running blade's pings off and on.
+fn pings_for(found: Option<&ObservedAcl>) -> NopIn {
+    let session = found.and_then(|acl| acl.session.as_ref());
+    match session.map(|session| session.kind) {
+        Some(SessionKind::Os) => NopIn::On,
+        Some(SessionKind::Ipxe) | None => NopIn::Off,
+    }
 }

@@ -12,10 +12,8 @@ use crate::{
     config::Config,
     error::Result,
     model::{
-        Backstore, BladeId, Bytes, DiskGuid, Export, Hostname, ImageName, Iqn, Layout, NopIn, Seed, Slot,
-        VolumeId,
+        Backstore, BladeId, Bytes, DiskGuid, Export, Hostname, ImageName, Iqn, Layout, Seed, Slot, VolumeId,
     },
-    observed::SessionKind,
     roster::{Blade, Grant},
 };
 
@@ -84,7 +82,7 @@ pub fn wish(config: &Config, id: BladeId, blade: &Blade) -> Result<BladeWish> {
         (Some(grant), _) => Some(granted_disk(config, id, blade, grant)?),
         (None, Some(disk)) => Some(DiskWish {
             make: None,
-            export: export(config, id, blade, disk.volume)?,
+            export: export(config, id, disk.volume)?,
             properties: properties(id, disk.slot, &disk.image),
         }),
         (None, None) => None,
@@ -105,7 +103,7 @@ fn granted_disk(config: &Config, id: BladeId, blade: &Blade, grant: &Grant) -> R
     let owner = Some((id, blade.slot, seed));
     Ok(DiskWish {
         make: Some(MakeWish { owner, ..make(config, &grant.image, grant.volume) }),
-        export: export(config, id, blade, grant.volume)?,
+        export: export(config, id, grant.volume)?,
         properties: properties(id, blade.slot, &grant.image),
     })
 }
@@ -133,16 +131,14 @@ pub fn hostname_of(config: &Config, id: BladeId, slot: Slot) -> Hostname {
     configured.unwrap_or_else(|| id.to_string().parse().expect("a blade's id is a host name"))
 }
 
-fn export(config: &Config, id: BladeId, blade: &Blade, volume: VolumeId) -> Result<Export> {
+fn export(config: &Config, id: BladeId, volume: VolumeId) -> Result<Export> {
     let device = format!("/dev/{}/{}", config.pool.vg, volume.lv_name()).into();
-    let os_is_up = blade.session.as_ref().is_some_and(|session| session.kind == SessionKind::Os);
     Ok(Export {
         backstore: Backstore { volume, device },
         target: target_of(config, id)?,
         initiator: initiator_of(config, id)?,
         portals: vec![config.target.portal],
         chap: config.target.chap,
-        nopin: if os_is_up { NopIn::On } else { NopIn::Off },
     })
 }
 

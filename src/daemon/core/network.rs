@@ -52,9 +52,12 @@ impl Core {
             self.on_link(port, carrier);
         }
         self.presence.fdb.clear();
-        self.presence.neighbours = network.neigh;
         for (mac, port) in network.fdb {
             self.on_frame(mac, port);
+        }
+        self.presence.neighbours = network.neigh;
+        for (ip, mac) in self.presence.neighbours.clone() {
+            self.on_address(mac, ip);
         }
     }
 

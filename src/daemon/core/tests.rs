@@ -351,9 +351,14 @@ fn pings_begin_when_the_operating_system_is_up_and_end_with_its_session() {
     for (now, seconds) in
         [(Some(session(SessionKind::Ipxe)), 0), (Some(session(SessionKind::Os)), 15), (None, 0)]
     {
+        bench.host.meddle(|machine| {
+            let acls = machine.targets.values_mut().flat_map(|target| target.acls.values_mut());
+            acls.for_each(|acl| acl.session.clone_from(&now));
+        });
         bench.core.handle(Event::Session(sample::blade_id(1), now));
         bench.settle();
         assert_eq!(nopin(&bench), seconds);
+        assert!(matches!(bench.operate(Request::Plan).unwrap(), Reply::Plan(plans) if plans.is_empty()));
     }
 }
 
