@@ -1,4 +1,60 @@
-//! Sheath turns a Linux storage box into a blade appliance.
+//! Sheath turns a Linux storage box into a blade appliance: a diskless server that is slid into the chassis gets its own
+//! iSCSI boot disk, a thin clone of a golden image, and boots from it with nothing but PXE firmware.
+//!
+//! One library, three thin binaries:
+//!
+//! | binary | rights | does |
+//! |---|---|---|
+//! | `sheathd` | root with four capabilities, no network listener | the only process that touches the kernel and LVM |
+//! | `sheath-bootd` | none | answers the blades' iPXE over HTTP; asks sheathd over a unix socket |
+//! | `sheath` | the operator's | the command line, over sheathd's control socket |
+//!
+//! # The one line that every event takes
+//!
+//! ```text
+//!   watch  (netlink · udev · inotify · sessions · clock)     blades' and the operator's questions
+//!                     └────────────► daemon::core::Event ◄────────────┘
+//!   roster    learns who is where                       facts, saved
+//!   policy    (Config, Roster) → wishes                 what should exist, per blade
+//!   apply     a lane takes the wish …
+//!     host      observe                                 what LIO, LVM and the bridge have
+//!     plan      (wish, observed) → steps                ordered, idempotent, plain data
+//!     host      run each step                           Changed or AlreadyTrue
+//!             … and its Report is the next Event        journal line, status, held-back questions answered
+//! ```
+//!
+//! Start-up, recovery after a crash, a hand edit and a new configuration are the same line.
+//!
+//! # Rooms
+//!
+//! Each uses only what stands below it; `tests/layers.rs` holds the arrows.
+//!
+//! ```text
+//!   bin                                             parse, call the library, exit code
+//!   daemon     bootd      cli                       wiring
+//!   watch      control    boot                      edges: events in, answers out
+//!   apply      image                                acting
+//!   host       configfs · lio · lvm · netlink · udev · disk · service · cmd │ sim
+//!   plan       policy     roster     status    config      pure: no I/O, no clock
+//!   observed   model      error                     nouns
+//! ```
+//!
+//! # Words
+//!
+//! LIO's, LVM's and iPXE's own words mean what they mean there. Ours:
+//!
+//! | word | meaning |
+//! |---|---|
+//! | slot | a place in the chassis: a port of the appliance's bridge |
+//! | blade | a server, known by the address of the NIC that it boots from |
+//! | image | a golden image: a thin volume that clones are made of |
+//! | clone, disk, spare | a thin snapshot of an image; a blade's; nobody's yet |
+//! | grant | the one-shot right to install, consumed when the disk is ready |
+//! | seed | the `CIDATA` partition: the blade's identity for cloud-init |
+//! | export | all that LIO holds for one disk: backstore, target, TPG, LUN 0, ACL |
+//! | wish, observation, step | what should be, what is, one idempotent act between them |
+//! | lane | a thread that carries jobs out |
+//! | moment | a point of a boot that is timed: seen, DHCP, script, choice, … |
 
 pub mod apply;
 pub mod boot;

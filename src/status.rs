@@ -186,6 +186,9 @@ pub struct PlanView {
     pub subject: String,
     /// The steps that are not true yet, in order.
     pub steps: Vec<Step>,
+    /// What keeps the plan from being made: a missing volume, a full pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// How far an import is.

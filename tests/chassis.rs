@@ -42,6 +42,7 @@ const PROMISES: &[Promise] = &[
         "with the state folder deleted, the blade boots its disk and nothing is reinstalled",
         survives_lost_state,
     ),
+    ("a slot's port that is plugged in later becomes a port of the chassis", takes_a_hot_plugged_port),
     ("a faulty configuration is refused as a whole, and the old one stays", refuses_a_faulty_configuration),
     ("a released disk is gone, with its target and its volume", releases),
 ];
@@ -208,11 +209,14 @@ fn tells_journal_and_udev(story: &mut Story) {
 }
 
 fn survives_kill(story: &mut Story) {
-    let writes = "(for i in $(seq 40); do dd if=/dev/urandom of=/root/load bs=256k count=4 conv=fsync 2>/dev/null || echo LOAD-'FAILED'; done; echo LOAD-'DONE') &";
-    story.bios().console().send(&format!("{writes}\r")).unwrap();
+    let write =
+        "dd if=/dev/urandom of=/root/load bs=256k count=4 conv=fsync 2>/dev/null || echo LOAD-'FAILED'";
+    let load = format!("(while [ ! -e /root/stop ]; do {write}; done; echo LOAD-'DONE') &\r");
+    story.bios().console().send(&load).unwrap();
     for _ in 0..3 {
         story.run("systemctl kill -s KILL sheathd; sleep 2");
     }
+    story.bios().console().send("touch /root/stop\r").unwrap();
     story.bios().console().expect("LOAD-DONE", secs(300)).unwrap();
     assert!(!story.bios().console().text().contains("LOAD-FAILED"));
     let errors = story
@@ -272,6 +276,20 @@ fn survives_lost_state(story: &mut Story) {
     blade.power_off();
     story.stage.appliance.unplug(1).unwrap();
     assert_eq!(story.run(volumes), before);
+}
+
+fn takes_a_hot_plugged_port(story: &mut Story) {
+    story.run(
+        "sed -i 's/^4 = \"slot4\"/4 = \"slot4\"\\n5 = \"slot5\"/' /etc/sheath/sheath.toml && sheath reload",
+    );
+    let status = story.stage.sheath("status").unwrap();
+    assert!(status["slots"].to_string().contains("slot5"), "{status}");
+    story.stage.appliance.add_nic(5).unwrap();
+    until("slot 5 to be a port of the bridge", secs(30), || {
+        let shown = story.stage.appliance.run("bridge -d link show dev slot5").ok()?;
+        shown.stdout.contains("isolated on").then_some(())
+    })
+    .unwrap();
 }
 
 fn refuses_a_faulty_configuration(story: &mut Story) {

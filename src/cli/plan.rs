@@ -11,10 +11,13 @@ pub(super) fn show(session: &mut Session<'_>) -> Result<()> {
 
 fn text(plan: &[PlanView], session: &Session<'_>) -> String {
     let mut text = String::new();
-    for view in plan.iter().filter(|view| !view.steps.is_empty()) {
+    for view in plan.iter().filter(|view| !view.steps.is_empty() || view.problem.is_some()) {
         text += &format!("{}\n", session.paint(HEAD, &human::tame(&view.subject)));
         for (step, n) in view.steps.iter().zip(1..) {
             text += &format!("  {n:>2}. {step}\n");
+        }
+        if let Some(problem) = &view.problem {
+            text += &format!("  cannot be done now: {}\n", human::tame(problem));
         }
     }
     if text.is_empty() { "nothing to change: everything is as it should be\n".into() } else { text }

@@ -210,8 +210,8 @@ fn plan() -> Vec<PlanView> {
         Step::Enable { target: "iqn.2026-11.internal.sheath:b-525400123456".parse().unwrap() },
     ];
     vec![
-        PlanView { subject: "chassis".into(), steps: vec![] },
-        PlanView { subject: "b-525400123456".into(), steps },
+        PlanView { subject: "chassis".into(), steps: vec![], problem: None },
+        PlanView { subject: "b-525400123456".into(), steps, problem: None },
     ]
 }
 

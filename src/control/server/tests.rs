@@ -128,7 +128,11 @@ fn a_target() -> TargetSummary {
 fn a_plan() -> PlanView {
     let properties = BTreeMap::from([("SHEATH_SLOT".to_owned(), "3".to_owned())]);
     let volume = crate::model::VolumeId(1 << 100);
-    PlanView { subject: "b-525400123456".into(), steps: vec![Step::Announce { volume, properties }] }
+    PlanView {
+        subject: "b-525400123456".into(),
+        steps: vec![Step::Announce { volume, properties }],
+        problem: None,
+    }
 }
 
 fn an_event(seq: u64) -> EventView {

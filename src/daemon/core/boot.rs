@@ -228,7 +228,7 @@ impl Core {
         (blade.prompt, blade.idle, blade.problem, blade.ready) = (None, None, None, false);
         blade.restart_due = policy::boot::restarts(&self.config, id, blade);
         blade.times.remove(&Moment::TargetReady);
-        blade.note(Moment::Choice, now);
+        blade.times.insert(Moment::Choice, now);
         let how = if spare.is_some() { "a spare" } else { "a fresh clone" };
         self.tell(EventKind::Granted, id, &format!("granted '{image}' by {}, as {how}", by_word(by)));
         self.converge(id, "granted");

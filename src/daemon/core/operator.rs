@@ -53,7 +53,7 @@ impl Core {
         let wishes: Vec<BladeWish> = ids.into_iter().filter_map(|id| self.wish(id)).collect();
         let chassis = policy::chassis::wish(&self.config, (self.outside.files)(&self.config));
         self.ask(Box::new(move |host| {
-            drop(reply.send(preview(host, &chassis, &wishes, &volumes).map(Reply::Plan)));
+            drop(reply.send(Ok(Reply::Plan(preview(host, &chassis, &wishes, &volumes)))));
         }));
     }
 
@@ -245,20 +245,22 @@ impl Core {
     }
 }
 
-/// Returns what would be done now, subject by subject; a plan that cannot be made is an error.
-fn preview(
-    host: &dyn Host,
-    chassis: &ChassisWish,
-    wishes: &[BladeWish],
-    volumes: &Volumes,
-) -> Result<Vec<PlanView>> {
-    let mut plans = vec![PlanView { subject: "chassis".into(), steps: apply::chassis_steps(host, chassis)? }];
-    for wish in wishes {
-        let subject = format!("blade {}", wish.blade);
-        plans.push(PlanView { subject, steps: apply::blade_steps(host, wish, volumes)? });
+/// Returns what would be done now, subject by subject. One that cannot be planned says why and hides no other.
+fn preview(host: &dyn Host, chassis: &ChassisWish, wishes: &[BladeWish], volumes: &Volumes) -> Vec<PlanView> {
+    let mut plans = vec![view("chassis".into(), apply::chassis_steps(host, chassis))];
+    plans.extend(wishes.iter().map(|wish| {
+        let steps = apply::blade_steps(host, wish, volumes);
+        view(format!("blade {}", wish.blade), steps)
+    }));
+    plans.retain(|plan| !plan.steps.is_empty() || plan.problem.is_some());
+    plans
+}
+
+fn view(subject: String, steps: Result<Vec<Step>>) -> PlanView {
+    match steps {
+        Ok(steps) => PlanView { subject, steps, problem: None },
+        Err(error) => PlanView { subject, steps: vec![], problem: Some(error.chain()) },
     }
-    plans.retain(|plan| !plan.steps.is_empty());
-    Ok(plans)
 }
 
 fn accepted(message: String) -> Reply {

@@ -32,6 +32,7 @@ mod accel;
 mod agent;
 mod ansi;
 mod appliance;
+pub mod bench;
 mod blade;
 mod cache;
 mod console;
