@@ -42,7 +42,8 @@ pub(crate) fn pool() -> &'static Lvm {
     static POOL: OnceLock<Lvm> = OnceLock::new();
     POOL.get_or_init(|| {
         let (lvm, disk) = (Lvm::new(VG.parse().unwrap(), "pool".parse().unwrap()), scratch());
-        assert_eq!(lvm.volumes().unwrap_err().kind(), Kind::Missing, "no group yet");
+        let none_yet = lvm.volumes().unwrap_err();
+        assert_eq!(none_yet.kind(), Kind::Missing, "{}", none_yet.chain());
         assert_eq!(inspect_disk(&disk).unwrap(), Vec::<String>::new(), "the scratch disk must be blank");
         for expected in [CHANGED, ALREADY] {
             assert_eq!(lvm.make_pv(&disk).unwrap(), expected);

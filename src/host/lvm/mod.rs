@@ -49,7 +49,9 @@ const CHANGE: Duration = Duration::from_secs(300);
 /// No archive: it keeps two copies of the whole group for each change. No scan of volumes: a blade's disk may carry a
 /// physical volume of the blade's own. No monitoring: dmeventd would be started inside our unit and die with it, and
 /// the pool's fill is watched by the agent. Named in full because the machine's lvm.conf may say anything.
-const CONFIG: &str = "backup { backup=0 archive=0 } devices { scan_lvs=0 } activation { monitoring=0 }";
+///
+/// `report_command_log`: since 2.03.2x a report in JSON holds the errors too, and standard error is left empty.
+const CONFIG: &str = "backup { backup=0 archive=0 } devices { scan_lvs=0 } activation { monitoring=0 } log { report_command_log=0 }";
 
 /// One volume group and the thin pool in it.
 #[derive(Debug)]
