@@ -294,7 +294,7 @@ fn vm_a_fresh_disk_is_partitioned_and_seeded_and_takes_little_of_the_pool() {
 fn vm_a_pool_above_its_watermark_admits_nothing() {
     let name = image("filler", Bytes::mib(128), 64);
     let usage = pool().volumes().unwrap().pool;
-    assert!(usage.data_percent > 1.0 && usage.metadata_percent > 0.0, "{usage:?}");
+    assert!(usage.data_percent > 0.0 && usage.metadata_percent > 1.0, "{usage:?}");
     let refused = admit(&usage, 1).unwrap_err();
     assert_eq!(refused.kind(), Kind::Full);
     assert!(admit(&usage, 90).is_ok());
