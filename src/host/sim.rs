@@ -48,6 +48,7 @@ struct State {
     machine: Machine,
     steps: usize,
     fail_at: BTreeMap<usize, Kind>,
+    report_fault: Option<Kind>,
 }
 
 impl Sim {
@@ -61,6 +62,11 @@ impl Sim {
         let mut state = self.state();
         let at = state.steps + nth;
         state.fail_at.insert(at, kind);
+    }
+
+    /// Makes each LVM report fail with this kind, until told otherwise.
+    pub fn fail_reports(&self, kind: Option<Kind>) {
+        self.state().report_fault = kind;
     }
 
     /// Returns the machine as it is.
@@ -80,7 +86,11 @@ impl Sim {
 
 impl Host for Sim {
     fn volumes(&self) -> Result<Volumes> {
-        Ok(self.state().machine.volumes.clone())
+        let state = self.state();
+        match state.report_fault {
+            Some(kind) => Err(Error::new(kind, "simulated fault of the LVM report")),
+            None => Ok(state.machine.volumes.clone()),
+        }
     }
 
     fn export(&self, target: &Iqn, volume: VolumeId) -> Result<ObservedExport> {

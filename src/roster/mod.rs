@@ -230,7 +230,10 @@ impl Roster {
         for volume in volumes.volumes.values().filter(|v| v.state == VolumeState::Ready) {
             let Role::Disk { id, image, blade: owner, slot } = &volume.role else { continue };
             let blade = self.blades.entry(*owner).or_insert_with(|| Blade::new(*slot));
-            if blade.releases.contains(id) {
+            // Should two volumes claim one blade, the one that it boots from stays its disk.
+            let serves =
+                |disk: &Disk| disk.volume != *id && volumes.volumes.contains_key(&disk.volume.lv_name());
+            if blade.releases.contains(id) || blade.disk.as_ref().is_some_and(serves) {
                 continue;
             }
             blade.disk = Some(Disk { volume: *id, image: image.clone(), slot: *slot });

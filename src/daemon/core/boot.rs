@@ -106,6 +106,9 @@ impl Core {
             Verdict::Serve => self.serve(id),
             Verdict::Restart => self.restart(id),
             Verdict::Busy => {
+                if let Some(message) = self.blocked() {
+                    return Some(Answer::Failed { message, seconds: ASK_AGAIN });
+                }
                 self.converge(id, "asked for by its blade");
                 return None;
             }
@@ -119,6 +122,12 @@ impl Core {
             Verdict::Firmware => leave(),
         };
         Some(answer)
+    }
+
+    /// Returns what keeps every blade's plan from being made: LVM has not told of the volumes, and why.
+    fn blocked(&self) -> Option<String> {
+        let unknown = self.volumes.is_none();
+        self.problems.get("volumes").filter(|_| unknown).map(|problem| problem.text.clone())
     }
 
     fn refuse(&mut self, id: BladeId) -> Answer {
@@ -209,6 +218,11 @@ impl Core {
             () if blade.disk.is_some() => {
                 Err("this blade has a disk: only the administrator can replace it (sheath blade install)"
                     .into())
+            }
+            () if blade.grant.is_some()
+                && (blade.problem.is_none() || self.busy.contains_key(&Subject::Blade(id))) =>
+            {
+                Err("an installation is under way".into())
             }
             () if !self.published().iter().any(|(name, _)| name == image) => {
                 Err(format!("image '{image}' is not published on this appliance"))

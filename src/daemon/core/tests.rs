@@ -245,7 +245,9 @@ fn a_blade_with_a_spoofed_address_in_another_slot_gets_neither_script_nor_secret
     assert_eq!(bench.host.machine(), before);
     assert!(bench.events("security") >= 2);
     bench.operate(Request::Move { slot: sample::slot(2), blade: sample::blade_id(1) }).unwrap();
-    assert!(matches!(bench.ask(1, Ask::Start), Answer::Restart { .. } | Answer::Boot(_)));
+    assert!(matches!(bench.ask(1, Ask::Start), Answer::Boot(_)));
+    assert!(matches!(bench.operate(Request::Plan).unwrap(), Reply::Plan(plans) if plans.is_empty()));
+    assert!(bench.host.machine().properties.values().all(|told| told["SHEATH_SLOT"] == "2"));
 }
 
 #[test]
@@ -290,6 +292,42 @@ fn a_failed_step_is_named_on_the_console_and_tried_again() {
     assert_eq!(bench.phase(1), BladePhase::Failed);
     let Answer::Failed { .. } = bench.ask(1, Ask::Start) else { panic!("the old failure is told once more") };
     assert!(matches!(bench.ask(1, Ask::Start), Answer::Restart { .. }));
+}
+
+#[test]
+fn a_second_choice_while_the_first_is_made_grants_nothing() {
+    let mut bench = Bench::new(sample::config());
+    bench.plug(1, 1);
+    let Answer::Menu(menu) = bench.ask(1, Ask::Start) else { panic!("no menu") };
+    let choose = |token| Ask::Choose { token, choice: Choice::Install(sample::image()) };
+    let _first = bench.send(1, 1, choose(menu.token));
+    let (reply, mut answer) = oneshot::channel();
+    let menu = BootRequest { peer: ip(1), mac: None, hardware: Hardware::default(), ask: Ask::Menu };
+    bench.core.handle(Event::Boot(menu, reply));
+    let Ok(Answer::Menu(menu)) = answer.try_recv() else { panic!("no menu") };
+    let mut second = bench.send(1, 1, choose(menu.token));
+    assert!(matches!(second.try_recv(), Ok(Answer::Failed { .. })));
+    bench.settle();
+    assert_eq!((bench.events("granted"), bench.host.machine().volumes.volumes.len()), (1, 2));
+}
+
+#[test]
+fn an_lvm_that_fails_at_the_start_is_named_on_the_console_and_nothing_is_lost() {
+    let mut bench = Bench::new(sample::config());
+    bench.plug(1, 1);
+    bench.install(1);
+    bench.host.fail_reports(Some(Kind::Timeout));
+    let mut bench = Bench::resumed(sample::config(), bench.host, bench.dir);
+    bench.plug(1, 1);
+    let Answer::Failed { message, .. } = bench.ask(1, Ask::Start) else { panic!("no failure told") };
+    assert!(message.contains("LVM report"), "{message}");
+    assert!(bench.core.status().problems.iter().any(|problem| problem.about == "volumes"));
+    bench.host.fail_reports(None);
+    *locked(&bench.clock) += 60_000;
+    bench.core.handle(Event::Tick);
+    bench.settle();
+    assert!(matches!(bench.ask(1, Ask::Start), Answer::Boot(_) | Answer::Restart { .. }));
+    assert_eq!(bench.events("granted"), 0);
 }
 
 #[test]

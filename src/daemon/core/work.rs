@@ -193,6 +193,10 @@ impl Core {
 
     fn on_blade_done(&mut self, id: BladeId, report: &Report) {
         self.learn();
+        if report.wish.is_none() && report.failure.is_none() {
+            // The operator's steps, not the wish: what they changed may change the wish.
+            return self.converge(id, &report.cause);
+        }
         let now = self.now();
         let served = report.wish.as_ref().and_then(|wish| wish.disk.as_ref());
         let Some(blade) = self.roster.blades.get_mut(&id) else { return };
