@@ -23,9 +23,10 @@ use crate::{
     error::{Context, Error, Kind, Result},
     host::{
         disk::gpt::{self, SEED_ROOM},
-        lvm::{Lvm, admit},
+        lvm::Lvm,
     },
     model::{Bytes, ImageName, PoolUsage},
+    plan::admit,
     status::ImportProgress,
 };
 

@@ -11,7 +11,7 @@ use crate::{
         Host,
         sim::{Machine, Sim},
     },
-    model::{Role, Tag, VolumeId},
+    model::{Bytes, PoolUsage, Role, VolumeId},
     observed::{MapState, ObservedExport},
     policy::{self, BladeWish},
     roster::{Blade, Disk, Grant, GrantedBy},
@@ -185,7 +185,22 @@ fn a_full_pool_refuses_before_anything_is_touched() {
     host.meddle(|machine| machine.volumes.pool.metadata_percent = 90.0);
     let error = blade(&wish, &host.volumes().unwrap(), &ObservedExport::default()).unwrap_err();
     assert_eq!(error.kind(), Kind::Full);
-    insta::assert_snapshot!(error, @"make a volume: the pool's metadata is 90.0 % full, the limit is 90 %; extend the pool (lvextend) or release disks");
+    host.meddle(|machine| {
+        (machine.volumes.pool.metadata_percent, machine.volumes.pool.data_percent) = (89.9, 89.9)
+    });
+    assert!(blade(&wish, &host.volumes().unwrap(), &ObservedExport::default()).is_ok());
+    insta::assert_snapshot!(error, @"the pool of 100.0 GiB has no room: data 0.0 %, metadata 90.0 % used, watermark 90 % reached by metadata: extend it (lvextend --poolmetadatasize)");
+}
+
+#[test]
+fn a_pool_at_its_watermark_admits_nothing_and_says_what_to_do() {
+    let usage =
+        |data_percent, metadata_percent| PoolUsage { size: Bytes::gib(1), data_percent, metadata_percent };
+    assert!(admit(&usage(89.9, 10.0), 90).is_ok());
+    let data = admit(&usage(90.0, 10.0), 90).unwrap_err().to_string();
+    assert!(data.contains("data 90.0 %") && data.contains("lvextend --size"), "{data}");
+    let metadata = admit(&usage(10.0, 95.5), 90).unwrap_err().to_string();
+    assert!(metadata.contains("--poolmetadatasize"), "{metadata}");
 }
 
 #[test]
@@ -215,7 +230,7 @@ fn half_made_volumes_are_left_over_only_when_nothing_wants_them() {
 #[test]
 fn a_disk_is_never_smaller_than_its_image_and_partitions() {
     let mut make = policy::make(&sample::config(), &sample::image(), NEW);
-    make.size = Some(crate::model::Bytes::gib(1));
+    make.size = Some(Bytes::gib(1));
     assert_eq!(spare(NEW, &make, &sample::volumes()).unwrap_err().kind(), Kind::Invalid);
 }
 
@@ -225,5 +240,4 @@ fn an_adopted_spare_is_the_blades_by_its_tags() {
     run_all(&host, &steps_for(&host, &wish));
     let volumes = host.volumes().unwrap();
     assert!(matches!(volumes.volumes[&NEW.lv_name()].role, Role::Disk { id: NEW, .. }));
-    let _ = Tag::Making;
 }

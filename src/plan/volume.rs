@@ -68,22 +68,25 @@ fn size_of(make: &MakeWish, volumes: &Volumes) -> Result<Bytes> {
     }
 }
 
-/// Says whether the pool has room for another volume.
+/// Refuses a new volume when the pool's data or metadata is filled to the watermark or above.
 ///
 /// # Errors
-/// [`Kind::Full`] with the figures and the way out. Refusing here comes long before the kernel stops writes.
-pub fn admit(pool: &PoolUsage, watermark: u8) -> Result<()> {
-    let limit = f32::from(watermark);
-    for (what, percent) in [("data", pool.data_percent), ("metadata", pool.metadata_percent)] {
-        if percent >= limit {
-            let grow = "extend the pool (lvextend) or release disks";
-            let text = format!(
-                "make a volume: the pool's {what} is {percent:.1} % full, the limit is {limit} %; {grow}"
-            );
-            return Err(Error::new(Kind::Full, text));
-        }
-    }
-    Ok(())
+/// [`Kind::Full`], with the figures and what to do. Refusing here comes long before the kernel stops writes.
+pub fn admit(usage: &PoolUsage, watermark: u8) -> Result<()> {
+    let (data, metadata) = (usage.data_percent, usage.metadata_percent);
+    let (what, fix) = match f32::from(watermark) {
+        limit if data >= limit => ("data", "extend the pool (lvextend --size) or remove disks"),
+        limit if metadata >= limit => ("metadata", "extend it (lvextend --poolmetadatasize)"),
+        _ => return Ok(()),
+    };
+    Err(Error::new(
+        Kind::Full,
+        format!(
+            "the pool of {} has no room: data {data:.1} %, metadata {metadata:.1} % used, watermark {watermark} % \
+             reached by {what}: {fix}",
+            usage.size.human()
+        ),
+    ))
 }
 
 /// Returns a ready spare of the image that no grant has taken.

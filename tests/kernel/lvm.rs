@@ -15,10 +15,10 @@ use sheath::{
     error::Kind,
     host::{
         disk::{cidata::write_seed, gpt, inspect::inspect_disk, loopfile},
-        lvm::{Lvm, admit},
+        lvm::Lvm,
     },
     model::{Bytes, DiskGuid, ImageName, Layout, Role, Seed, Tag, Volume, VolumeId, VolumeState},
-    plan::Changed,
+    plan::{Changed, admit},
 };
 
 const VG: &str = "sheathtest";

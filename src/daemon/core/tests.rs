@@ -339,7 +339,7 @@ fn a_full_pool_refuses_and_says_so_everywhere() {
     bench.settle();
     bench.plug(1, 1);
     let Answer::Failed { message, .. } = bench.install(1) else { panic!("not refused") };
-    assert!(message.contains("95.0 % full"), "{message}");
+    assert!(message.contains("data 95.0 %"), "{message}");
     assert!(bench.core.status().problems.iter().any(|problem| problem.about == "pool"));
     assert_eq!(bench.host.machine().volumes.volumes.len(), 1);
 }

@@ -1,46 +1,16 @@
 //! dnsmasq's configuration as text, and dnsmasq's own opinion of it.
 
-use std::{collections::BTreeMap, net::SocketAddrV4};
-
 use std::{fs, path::Path};
 
 use super::*;
-use crate::{
-    config::{
-        BladePolicy, Chassis, Dhcp, MenuDefault, Policy, PolicySettings, Pool, Restart, TargetSettings,
-    },
-    error::Kind,
-    model::{Chap, Portal},
-};
+use crate::error::Kind;
 
 fn config() -> Config {
-    let ip = Ipv4Addr::new(10, 77, 0, 1);
-    let policy = BladePolicy {
-        policy: Policy::Prompt,
-        restart: Restart::Reboot,
-        menu_timeout: 60,
-        menu_default: MenuDefault::Wait,
-        key_timeout: 2,
-        hostname: None,
-    };
-    Config {
-        chassis: Chassis {
-            bridge: "sheath0".parse().unwrap(),
-            address: (ip, 22),
-            manage: true,
-            isolate: true,
-            slots: BTreeMap::new(),
-        },
-        pool: Pool { vg: "vg".parse().unwrap(), thinpool: "pool".parse().unwrap(), watermark: 90 },
-        dhcp: Dhcp { range: (Ipv4Addr::new(10, 77, 1, 0), Ipv4Addr::new(10, 77, 2, 255)), lease: 3600 },
-        target: TargetSettings {
-            iqn_prefix: "iqn.2026-11.org.example".parse().unwrap(),
-            chap: Chap::OneWay,
-            portal: Portal(SocketAddrV4::new(ip, 3260)),
-        },
-        policy: PolicySettings { default: policy, slots: BTreeMap::new(), blades: BTreeMap::new() },
-        images: BTreeMap::new(),
-    }
+    let mut config = crate::sample::config();
+    config.chassis.address.1 = 22;
+    config.dhcp.range = (Ipv4Addr::new(10, 77, 1, 0), Ipv4Addr::new(10, 77, 2, 255));
+    config.dhcp.lease = 3600;
+    config
 }
 
 fn places(root: &Path) -> Places {

@@ -24,8 +24,6 @@ use std::{
     time::Duration,
 };
 
-pub use pool::admit;
-
 use crate::{
     error::{Error, Kind, Result},
     host::{

@@ -3,7 +3,7 @@
 //! Out of space: the pool *queues* writes (`errorwhenfull n`), for the kernel's 60 seconds, and errors them after that.
 //! Erroring at once would make every blade's root file system read-only the moment the pool fills, beyond repair by
 //! whoever extends it a second later; queued writes go on as if nothing had been. Queueing for ever would hang LIO's
-//! aborts, so the kernel's limit stays. Both are the last resort: [`admit`] refuses new volumes long before.
+//! aborts, so the kernel's limit stays. Both are the last resort: `plan::admit` refuses new volumes long before.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use super::{Lvm, Turn, missing_group, report};
 use crate::{
     error::{Error, Kind, Result},
     host::disk::inspect::inspect_disk,
-    model::{Bytes, PoolUsage},
+    model::Bytes,
     plan::Changed,
 };
 
@@ -28,27 +28,6 @@ const POOL_METADATA: (Bytes, Bytes) = (Bytes::mib(32), Bytes::gib(15));
 const CHUNK: Bytes = Bytes(64 << 10);
 /// Largest pool whose metadata fits with that chunk, with room for blades that share most chunks.
 const LARGEST_WITH_CHUNK: Bytes = Bytes::gib(8 << 10);
-
-/// Refuses a new volume when the pool's data or metadata is filled to the watermark or above.
-///
-/// # Errors
-/// [`Kind::Full`], with the figures and what to do.
-pub fn admit(usage: &PoolUsage, watermark: u8) -> Result<()> {
-    let (data, metadata) = (usage.data_percent, usage.metadata_percent);
-    let (what, fix) = match f32::from(watermark) {
-        limit if data >= limit => ("data", "extend the pool (lvextend --size) or remove disks"),
-        limit if metadata >= limit => ("metadata", "extend it (lvextend --poolmetadatasize)"),
-        _ => return Ok(()),
-    };
-    Err(Error::new(
-        Kind::Full,
-        format!(
-            "the pool of {} has no room: data {data:.1} %, metadata {metadata:.1} % used, watermark {watermark} % \
-             reached by {what}: {fix}",
-            usage.size.human()
-        ),
-    ))
-}
 
 /// A physical volume, as `pvs` reports it.
 #[derive(Debug, Deserialize)]
@@ -221,21 +200,6 @@ fn path_text(path: &Path) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn usage(data_percent: f32, metadata_percent: f32) -> PoolUsage {
-        PoolUsage { size: Bytes::gib(100), data_percent, metadata_percent }
-    }
-
-    #[test]
-    fn a_pool_at_its_watermark_admits_nothing_and_says_what_to_do() {
-        assert!(admit(&usage(89.9, 10.0), 90).is_ok());
-        let data = admit(&usage(90.0, 10.0), 90).unwrap_err();
-        assert_eq!(data.kind(), Kind::Full);
-        let text = data.to_string();
-        assert!(text.contains("data 90.0 %") && text.contains("lvextend --size"), "{text}");
-        let metadata = admit(&usage(10.0, 95.5), 90).unwrap_err().to_string();
-        assert!(metadata.contains("--poolmetadatasize"), "{metadata}");
-    }
 
     #[test]
     fn a_pool_leaves_room_for_its_metadata_twice_and_some_to_grow() {
