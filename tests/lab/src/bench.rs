@@ -129,7 +129,7 @@ fn pool_bytes(stage: &mut Stage) -> Result<(f64, f64)> {
 
 /// Returns how many bytes of the pool are in use: device-mapper counts chunks, LVM only shows hundredths of a percent.
 fn used(stage: &mut Stage) -> Result<f64> {
-    let words = "chunk=$(lvs --noheadings --units b --nosuffix -o chunk_size sheath/pool); sync; \
+    let words = "chunk=$(lvs --noheadings --units b --nosuffix -o chunk_size sheath/pool | tr -d ' '); sync; \
         dmsetup status sheath-pool-tpool | awk -v chunk=$chunk '{ split($6, data, \"/\"); print data[1] * chunk }'";
     let text = stage.appliance.ok(words)?;
     text.trim().parse().attempt(|| format!("read the pool's fill from '{text}'"))
