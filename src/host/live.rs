@@ -77,7 +77,13 @@ impl Live {
             Step::CreateImage { image, size } => {
                 self.lvm.create_image(image, *size).map(|_| Changed::Changed)
             }
-            Step::FinishImage { image, published } => self.lvm.finish_image(image, *published),
+            // Finishing only ever adds the tag; publishing gives and takes it.
+            Step::FinishImage { image, published } => {
+                self.lvm.finish_image(image, *published).and_then(|finished| {
+                    let told = self.lvm.publish(image, *published)?;
+                    Ok(Changed::from_bool([finished, told].contains(&Changed::Changed)))
+                })
+            }
             Step::RemoveImage { image } => self.lvm.remove_image(image),
             Step::Announce { volume, properties } => self.udev.announce(*volume, properties),
             _ => return None,
