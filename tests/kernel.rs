@@ -2,7 +2,7 @@
 //!
 //! [`kernel`] starts the lab's appliance (a stock Debian 13 kernel, systemd as PID 1) and runs this very program in it,
 //! which then runs the `vm_` tests below: they change the kernel that they run on, so they are ignored unless asked for
-//! and refuse to run outside a guest (`SHEATH_GUEST=1`).
+//! and refuse to run outside a guest (`SHEATH_GUEST=1`). `SHEATH_TESTS=vm_a_word` runs only those of this name.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::disallowed_methods, reason = "tests drive the guest's own tools and wait for its devices")]
@@ -44,9 +44,11 @@ fn kernel() {
         .file("sheath", env!("CARGO_BIN_EXE_sheath"));
     let mut appliance = Appliance::booted(&lab, &payload).unwrap();
     appliance.ok(PREPARE).unwrap();
-    let command =
-        "SHEATH_GUEST=1 SHEATH_TEST_DISK=/dev/vdb /payload/kernel --ignored --test-threads=1 vm_ 2>&1";
-    let output = appliance.agent().run_within(command, BOUND).unwrap();
+    let which = std::env::var("SHEATH_TESTS").unwrap_or_else(|_| "vm_".into());
+    let command = format!(
+        "SHEATH_GUEST=1 SHEATH_TEST_DISK=/dev/vdb /payload/kernel --ignored --test-threads=1 {which} 2>&1"
+    );
+    let output = appliance.agent().run_within(&command, BOUND).unwrap();
     say(&output.stdout);
     assert_eq!(output.code, 0, "tests failed in the guest");
     assert!(output.stdout.contains("test result: ok"), "no test ran in the guest");

@@ -68,19 +68,19 @@ impl Initiator {
 }
 
 impl Login {
-    /// Returns the disk that the session brought, such as `sda`.
+    /// Returns the disk that the session brought, such as `sda`, once all of it is there: its folder comes first, its
+    /// files, its node and its place in `/sys/block` some time after it.
     pub(crate) fn disk(&self) -> String {
-        wait_for("a disk of the session", || self.block_folder())
-            .file_name()
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .to_owned()
+        wait_for("a disk of the session", || {
+            let name = self.block_folder()?.file_name()?.to_str()?.to_owned();
+            let whole = Path::new("/dev").join(&name).exists() && sysfs_path(&name, "size").exists();
+            whole.then_some(name)
+        })
     }
 
     /// Returns one of the disk's files in sysfs.
     pub(crate) fn sysfs(&self, file: &str) -> String {
-        let path = Path::new("/sys/block").join(self.disk()).join(file);
+        let path = sysfs_path(&self.disk(), file);
         fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).trim().to_owned()
     }
 
@@ -98,6 +98,10 @@ impl Login {
             .flat_map(|unit| entries(&unit.join("block")))
             .next()
     }
+}
+
+fn sysfs_path(disk: &str, file: &str) -> PathBuf {
+    Path::new("/sys/block").join(disk).join(file)
 }
 
 impl Drop for Login {
