@@ -7,10 +7,10 @@
 
 use std::{
     fmt,
-    fs::{self, OpenOptions},
-    io::{self, Write},
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
     os::unix::fs::symlink,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use zeroize::Zeroizing;
@@ -21,8 +21,10 @@ use crate::{
     plan::Changed,
 };
 
-/// The kernel hands a store one page; the last byte is the terminating NUL.
-const MAX_VALUE: usize = 4095;
+/// What an attribute holds at most, whatever the machine's page size (`SIMPLE_ATTR_SIZE` in the kernel).
+const ATTRIBUTE: usize = 4096;
+/// The kernel hands a store one such buffer; the last byte is the terminating NUL.
+const MAX_VALUE: usize = ATTRIBUTE - 1;
 
 /// A folder of configfs: a kernel object, there or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +103,7 @@ impl Node {
     /// [`Kind::Missing`] where there is no such object or attribute; the path.
     pub fn read(&self, attribute: &str) -> Result<String> {
         let path = self.0.join(attribute);
-        let bytes = fs::read(&path).attempt(|| format!("read '{}'", path.display()))?;
+        let bytes = load(&path).attempt(|| format!("read '{}'", path.display()))?;
         Ok(String::from_utf8_lossy(&bytes).trim_matches(|c: char| c.is_whitespace() || c == '\0').to_owned())
     }
 
@@ -112,12 +114,10 @@ impl Node {
     /// As [`Node::read`].
     pub fn read_line(&self, attribute: &str) -> Result<Zeroizing<String>> {
         let path = self.0.join(attribute);
-        let mut text =
-            Zeroizing::new(fs::read_to_string(&path).attempt(|| format!("read '{}'", path.display()))?);
-        if text.ends_with('\n') {
-            text.pop();
-        }
-        Ok(text)
+        let bytes = load(&path).attempt(|| format!("read '{}'", path.display()))?;
+        let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+        // What is not UTF-8 is not ours; how it is misspelt does not matter.
+        Ok(Zeroizing::new(String::from_utf8_lossy(line).into_owned()))
     }
 
     /// Returns the attribute's text, or `None` where there is no such object or attribute.
@@ -175,8 +175,7 @@ impl Node {
         let what = || format!("link '{}' to '{source}'", path.display());
         match symlink(&source.0, &path) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                let same =
-                    leads_to(&path).is_some_and(|to| fs::canonicalize(&source.0).is_ok_and(|s| s == to));
+                let same = leads_to(&path).is_some_and(|to| to == source.0);
                 if same { Ok(Changed::AlreadyTrue) } else { Err(Error::io(what(), e)) }
             }
             linked => linked.attempt(what).map(|()| Changed::Changed),
@@ -260,9 +259,28 @@ pub(crate) fn none_if_missing<T>(result: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// Returns where a link leads. The kernel spells it relative, we made it absolute: both become the same path.
+/// Returns where a link leads. The kernel spells it relative, we made it absolute: both become the same path, by its words
+/// alone, because nothing on the way to an object of configfs is a link.
 fn leads_to(link: &Path) -> Option<PathBuf> {
-    fs::canonicalize(link).ok()
+    let to = fs::read_link(link).ok()?;
+    let mut resolved = PathBuf::new();
+    for part in link.parent()?.join(to).components() {
+        match part {
+            Component::ParentDir => drop(resolved.pop()),
+            Component::CurDir => {}
+            part => resolved.push(part),
+        }
+    }
+    Some(resolved)
+}
+
+/// Returns what one `read(2)` gives: the whole attribute. A file of configfs is made whole when it is first read, so that
+/// asking for its size before and for its end after would be two system calls for nothing.
+fn load(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(vec![0; ATTRIBUTE]);
+    let read = File::open(path)?.read(&mut bytes)?;
+    bytes.truncate(read);
+    Ok(bytes)
 }
 
 /// Hands the value to the kernel in one `write(2)`.

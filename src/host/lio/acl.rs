@@ -7,10 +7,10 @@
 use super::{
     LUN, Lio, any, auth,
     info::Info,
-    target::{Faults, leads_to, remove_acl_node},
+    target::{Faults, remove_acl_node},
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     host::{MapState, ObservedAcl, configfs::Node},
     model::{Chap, Iqn, NopIn, VolumeId},
     plan::Changed,
@@ -41,15 +41,19 @@ impl Lio {
     /// [`Kind::Denied`](crate::error::Kind::Denied) without `CAP_SYS_ADMIN`.
     pub fn acl(&self, target: &Iqn, acl: &Acl<'_>) -> Result<Changed> {
         let node = self.acl_node(target, acl.initiator)?;
-        let make = || {
-            let credentials = self.keys.credentials(acl.volume, acl.chap);
-            Ok(any([
-                node.make()?,
-                auth::set(&node, &credentials)?,
-                node.set(NOPIN, &acl.nopin.seconds().to_string())?,
-            ]))
-        };
-        make().map_err(|e: Error| e.while_doing(format!("admit '{}' to '{target}'", acl.initiator)))
+        self.attempt(
+            || format!("admit '{}' to '{target}'", acl.initiator),
+            || {
+                let (credentials, nopin) =
+                    (self.keys.credentials(acl.volume, acl.chap), acl.nopin.seconds().to_string());
+                if node.make()? == Changed::AlreadyTrue {
+                    return Ok(any([auth::set(&node, &credentials)?, node.set(NOPIN, &nopin)?]));
+                }
+                auth::set_new(&node, &credentials)?;
+                node.write(NOPIN, &nopin)?;
+                Ok(Changed::Changed)
+            },
+        )
     }
 
     /// Makes the initiator's LUN 0 the target's LUN 0, writable. A dead mapping is made anew.
@@ -60,22 +64,27 @@ impl Lio {
     pub fn map_lun(&self, target: &Iqn, initiator: &Iqn) -> Result<Changed> {
         let tpg = self.tpg(target)?;
         let mapped = self.acl_node(target, initiator)?.at(LUN);
-        let make = || {
-            let lun = tpg.at("lun").at(LUN);
-            match mapping(&mapped, &lun)? {
-                Mapping::Live { writable: true } => return Ok(Changed::AlreadyTrue),
-                Mapping::Live { writable: false } => {
-                    return mapped.write("write_protect", "0").map(|()| Changed::Changed);
+        self.attempt(
+            || format!("map LUN 0 of '{target}' to '{initiator}'"),
+            || {
+                let lun = tpg.at("lun").at(LUN);
+                if mapped.make()? == Changed::AlreadyTrue {
+                    match mapping(&mapped, &lun)? {
+                        Mapping::Live { writable: true } => return Ok(Changed::AlreadyTrue),
+                        Mapping::Live { writable: false } => {
+                            return mapped.write("write_protect", "0").map(|()| Changed::Changed);
+                        }
+                        Mapping::Dead => {
+                            unmap(&mapped)?;
+                            mapped.make()?;
+                        }
+                        Mapping::None => {}
+                    }
                 }
-                Mapping::Dead => unmap(&mapped)?,
-                Mapping::None => {}
-            }
-            mapped.make()?;
-            mapped.link(MAP_LINK, &lun)?;
-            mapped.set("write_protect", "0")?;
-            Ok(Changed::Changed)
-        };
-        make().map_err(|e: Error| e.while_doing(format!("map LUN 0 of '{target}' to '{initiator}'")))
+                // Writable by the TPG's `prod_mode_write_protect`, which a new mapping takes.
+                mapped.link(MAP_LINK, &lun)
+            },
+        )
     }
 
     /// Makes the ACL gone, its mapped LUNs with it. A session of its initiator is closed first, and cannot come back.
@@ -129,7 +138,7 @@ fn mapping(mapped: &Node, lun: &Node) -> Result<Mapping> {
     let Some((_, to)) = links.first() else { return Ok(Mapping::None) };
     let protect = mapped.read_if_there("write_protect")?.unwrap_or_default();
     Ok(match protect.as_str() {
-        "0" | "1" if leads_to(to, lun) => Mapping::Live { writable: protect == "0" },
+        "0" | "1" if to == lun => Mapping::Live { writable: protect == "0" },
         _ => Mapping::Dead,
     })
 }

@@ -53,6 +53,19 @@ pub(super) fn set(acl: &Node, credentials: &Credentials) -> Result<Changed> {
     ]))
 }
 
+/// Makes an ACL that was just made, and has no credentials, ask for these.
+pub(super) fn set_new(acl: &Node, credentials: &Credentials) -> Result<()> {
+    let write = |[user, password]: [&str; 2], name: &str, secret: &Secret| {
+        acl.write_secret(user, &Secret::new(name.to_owned()))?;
+        acl.write_secret(password, secret)
+    };
+    write(BLADE, &credentials.user, &credentials.password)?;
+    match &credentials.mutual {
+        Some((user, password)) => write(TARGET, user, password),
+        None => Ok(()),
+    }
+}
+
 /// Takes the blade's credentials away: nobody can log in by this ACL any more.
 pub(super) fn clear(acl: &Node) -> Result<Changed> {
     Ok(any([inherit(acl)?, set_pair(acl, BLADE, None)?]))

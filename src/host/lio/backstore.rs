@@ -25,18 +25,22 @@ impl Lio {
     /// there, [`Kind::Busy`] where somebody holds it, or where our backstore is exported with another device.
     pub fn backstore(&self, backstore: &Backstore) -> Result<Changed> {
         let (hba, device) = self.backstore_nodes(backstore.volume)?;
-        let make = || {
-            let path = device_path(backstore)?;
-            nobody_else_in(&hba, &device)?;
-            let made = any([hba.make()?, renew_if_wrong(&device, backstore, path)?, device.make()?]);
-            let enabled = if device.is_set("enable")? {
-                Changed::AlreadyTrue
-            } else {
-                enable(&device, backstore, path)?
-            };
-            Ok(any([made, enabled, profile::apply_backstore(&device)?]))
-        };
-        make().map_err(|e: Error| e.while_doing(format!("create backstore '{}'", backstore.name())))
+        self.attempt(
+            || format!("create backstore '{}'", backstore.name()),
+            || {
+                let path = device_path(backstore)?;
+                if hba.make()? == Changed::AlreadyTrue {
+                    nobody_else_in(&hba, &device)?;
+                }
+                if device.make()? == Changed::AlreadyTrue && !renew_if_wrong(&device, backstore, path)? {
+                    return complete(&device, backstore, path);
+                }
+                enable(&device, backstore, path)?;
+                profile::apply_to_new_backstore(&device)?;
+                self.fresh.made_backstore(backstore.volume);
+                Ok(Changed::Changed)
+            },
+        )
     }
 
     /// Makes the backstore of this volume gone, and its HBA folder where nothing else is in it.
@@ -104,14 +108,24 @@ fn nobody_else_in(hba: &Node, device: &Node) -> Result<()> {
     }
 }
 
-/// Removes a backstore that is enabled with another device or serial: neither can be changed in place for certain.
-fn renew_if_wrong(device: &Node, backstore: &Backstore, path: &str) -> Result<Changed> {
+/// Makes a backstore that is enabled with another device or serial anew, not enabled yet, and returns whether it had to:
+/// neither can be changed in place for certain.
+fn renew_if_wrong(device: &Node, backstore: &Backstore, path: &str) -> Result<bool> {
     let right = !device.is_set("enable")?
         || (device.read("udev_path")? == path && serial(device)? == backstore.serial());
     if right {
-        return Ok(Changed::AlreadyTrue);
+        return Ok(false);
     }
-    device.remove().map_err(|e| e.while_doing("it holds another device or serial, and is in use"))
+    device.remove().map_err(|e| e.while_doing("it holds another device or serial, and is in use"))?;
+    device.make()?;
+    Ok(true)
+}
+
+/// Gives a backstore that was there what it lacks.
+fn complete(device: &Node, backstore: &Backstore, path: &str) -> Result<Changed> {
+    let enabled =
+        if device.is_set("enable")? { Changed::AlreadyTrue } else { enable(device, backstore, path)? };
+    Ok(any([enabled, profile::apply_backstore(device)?]))
 }
 
 fn enable(device: &Node, backstore: &Backstore, path: &str) -> Result<Changed> {

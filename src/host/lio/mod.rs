@@ -1,7 +1,8 @@
 //! LIO through configfs: one backstore, target, TPG, LUN and ACL per blade's disk.
 //!
-//! [`Lio`] has one verb per step of a plan. Each says a result, looks first, and does only what is missing, so that
-//! running it again after a crash at any point goes on where it stopped. [`Lio::export`] reads back what the verbs set,
+//! [`Lio`] has one verb per step of a plan. Each says a result and does only what is missing, so that running it again after
+//! a crash at any point goes on where it stopped. It makes first: what is made anew has the kernel's defaults and is
+//! written without a look; only what was there already is read and compared. [`Lio::export`] reads back what the verbs set,
 //! and [`Lio::targets`] lists everything, foreign targets too; those are never touched. In which order the steps run,
 //! and whether they should at all, is decided in `plan` and `policy`.
 //!
@@ -38,6 +39,7 @@
 mod acl;
 mod auth;
 mod backstore;
+mod fresh;
 mod info;
 mod observe;
 mod profile;
@@ -50,6 +52,7 @@ use std::path::PathBuf;
 
 pub use acl::Acl;
 
+use self::fresh::Fresh;
 use super::{configfs::Node, keys::MasterKey};
 use crate::{
     error::{Error, Kind, Result},
@@ -70,13 +73,14 @@ pub struct Lio {
     root: Node,
     prefix: Iqn,
     keys: MasterKey,
+    fresh: Fresh,
 }
 
 impl Lio {
     /// Returns the LIO below `root` (`/sys/kernel/config/target`); targets below `prefix` are ours, credentials are
     /// derived from `keys`.
     pub fn new(root: PathBuf, prefix: Iqn, keys: MasterKey) -> Self {
-        Self { root: Node::root(root), prefix, keys }
+        Self { root: Node::root(root), prefix, keys, fresh: Fresh::default() }
     }
 
     /// Makes sure that LIO and its iSCSI fabric are there: what the agent asks for at its start.
@@ -111,10 +115,18 @@ impl Lio {
         }
     }
 
+    /// Does `work`. Of a failure it says what was attempted, and that LIO is not there where that is why.
+    fn attempt<T>(&self, what: impl Fn() -> String, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        work().map_err(|error| match self.loaded() {
+            Err(absent) if error.kind() == Kind::Missing => absent.while_doing(what()),
+            _ => error.while_doing(what()),
+        })
+    }
+
     /// Returns the folder of a target of ours, there or not.
     fn target_node(&self, target: &Iqn) -> Result<Node> {
         if target.is_below(&self.prefix) {
-            return Ok(self.loaded()?.at("iscsi").at(target.as_str()));
+            return Ok(self.root.at("iscsi").at(target.as_str()));
         }
         Err(Error::new(
             Kind::Denied,
@@ -133,7 +145,7 @@ impl Lio {
         if !name.as_str().starts_with(BACKSTORE_PREFIX) {
             return Err(Error::new(Kind::Denied, format!("backstore '{name}' is not ours")));
         }
-        let hba = self.loaded()?.at("core").at(format!("iblock_{}", volume.hba()));
+        let hba = self.root.at("core").at(format!("iblock_{}", volume.hba()));
         let device = hba.at(name.as_str());
         Ok((hba, device))
     }

