@@ -167,6 +167,15 @@ pub struct TargetSummary {
     pub sessions: Vec<Session>,
 }
 
+impl Volumes {
+    /// Returns what the report says of these volumes and of the pool: all that one blade's plan looks at.
+    #[must_use]
+    pub fn only(&self, names: impl IntoIterator<Item = LvName>) -> Self {
+        let found = |name: LvName| self.volumes.get(&name).map(|volume| (name, volume.clone()));
+        Self { volumes: names.into_iter().filter_map(found).collect(), pool: self.pool }
+    }
+}
+
 impl ObservedTarget {
     /// Returns the session of this initiator, if it is logged in.
     pub fn session_of(&self, initiator: &Iqn) -> Option<&Session> {

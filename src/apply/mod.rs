@@ -1,13 +1,13 @@
 //! Acting: carries plans out, in parallel lanes, and reports.
 //!
-//! A job brings a wish and the last LVM report; the lane observes what LIO has for that one blade, asks `plan` for the
+//! A job brings a wish and what the last LVM report says of its volumes; the lane observes what LIO has for that one blade, asks `plan` for the
 //! steps, runs them in order and reports. What fails is undone as far as nothing half-made stays behind; trying again is
 //! the next event's. Lanes overlap the grace periods that LIO waits for; LVM's own lock is the host's business.
 
 mod carry;
 mod lanes;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 pub use carry::{blade_steps, carry_out, chassis_steps};
 pub use lanes::Lanes;
@@ -67,8 +67,8 @@ pub enum Work {
     Blade {
         /// The wish.
         wish: Box<BladeWish>,
-        /// The last LVM report.
-        volumes: Arc<Volumes>,
+        /// What the last LVM report says of the volumes that the wish is about.
+        volumes: Volumes,
     },
     /// Make a spare.
     Spare {
@@ -76,8 +76,8 @@ pub enum Work {
         volume: VolumeId,
         /// How.
         make: Box<MakeWish>,
-        /// The last LVM report.
-        volumes: Arc<Volumes>,
+        /// What the last LVM report says of the image.
+        volumes: Volumes,
     },
     /// Run these steps: the operator's, or a left-over's removal.
     Steps(Vec<Step>),

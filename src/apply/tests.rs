@@ -20,7 +20,7 @@ fn install(host: &Sim) -> Job {
     blade.grant =
         Some(Grant { image: sample::image(), volume: VolumeId(9 << 100), by: GrantedBy::Console, at: 1 });
     let wish = Box::new(policy::wish(&sample::config(), sample::blade_id(1), &blade).unwrap());
-    let volumes = Arc::new(host.volumes().unwrap());
+    let volumes = host.volumes().unwrap();
     Job {
         subject: Subject::Blade(sample::blade_id(1)),
         cause: "choice".into(),

@@ -3,53 +3,54 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    model::{Role, Tag, VgName, Volume, VolumeId, VolumeState},
+    model::{Bytes, LvName, Role, Tag, VgName, Volume, VolumeState},
     observed::Volumes,
     plan::Step,
 };
 
 impl Volumes {
-    /// Makes the step's result true of this report.
-    pub fn after(&mut self, step: &Step, vg: &VgName) {
+    /// Makes the step's result true of this report, and returns the volume that the step is about, if it is about one.
+    pub fn after(&mut self, step: &Step, vg: &VgName) -> Option<LvName> {
+        let lv = match step {
+            Step::Clone { volume, .. }
+            | Step::Activate { volume }
+            | Step::Tag { volume, .. }
+            | Step::RemoveVolume { volume } => volume.lv_name(),
+            Step::CreateImage { image, .. }
+            | Step::FinishImage { image, .. }
+            | Step::RemoveImage { image } => image.lv_name(),
+            _ => return None,
+        };
         match step {
-            Step::Clone { volume, size, tags, .. } => {
-                let tags: BTreeSet<Tag> = tags.iter().cloned().collect();
-                let lv = volume.lv_name();
-                let Some((role, state)) = Volume::identify(lv.as_str(), &tags) else { return };
-                let device = format!("/dev/{vg}/{lv}").into();
-                let made = Volume { lv, role, state, size: *size, device, active: true, used_percent: None };
-                self.volumes.insert(made.lv.clone(), made);
-            }
-            Step::Activate { volume } => {
-                if let Some(found) = self.volumes.get_mut(&volume.lv_name()) {
-                    found.active = true;
-                }
-            }
-            Step::Tag { volume, add, remove } => self.retag(*volume, add, remove),
-            Step::RemoveVolume { volume } => {
-                self.volumes.remove(&volume.lv_name());
-            }
+            Step::Clone { size, tags, .. } => self.cloned(&lv, *size, tags, vg),
+            Step::Activate { .. } => drop(self.volumes.get_mut(&lv).map(|found| found.active = true)),
+            Step::Tag { add, remove, .. } => self.retag(&lv, add, remove),
             Step::CreateImage { image, size } => {
-                let (lv, role) = (image.lv_name(), Role::Image { name: image.clone(), published: false });
-                let (device, state) = (format!("/dev/{vg}/{lv}").into(), VolumeState::Making);
-                let made = Volume { lv, role, state, size: *size, device, active: true, used_percent: None };
-                self.volumes.entry(made.lv.clone()).or_insert(made);
+                let (role, state) =
+                    (Role::Image { name: image.clone(), published: false }, VolumeState::Making);
+                let made = new_volume(&lv, role, state, (*size, vg));
+                self.volumes.entry(lv.clone()).or_insert(made);
             }
             Step::FinishImage { image, published } => {
-                if let Some(found) = self.volumes.get_mut(&image.lv_name()) {
+                if let Some(found) = self.volumes.get_mut(&lv) {
                     found.role = Role::Image { name: image.clone(), published: *published };
                     found.state = VolumeState::Ready;
                 }
             }
-            Step::RemoveImage { image } => {
-                self.volumes.remove(&image.lv_name());
-            }
-            _ => {}
+            _ => drop(self.volumes.remove(&lv)),
+        }
+        Some(lv)
+    }
+
+    fn cloned(&mut self, lv: &LvName, size: Bytes, tags: &[Tag], vg: &VgName) {
+        let tags: BTreeSet<Tag> = tags.iter().cloned().collect();
+        if let Some((role, state)) = Volume::identify(lv.as_str(), &tags) {
+            self.volumes.insert(lv.clone(), new_volume(lv, role, state, (size, vg)));
         }
     }
 
-    fn retag(&mut self, volume: VolumeId, add: &[Tag], remove: &[Tag]) {
-        let Some(found) = self.volumes.get_mut(&volume.lv_name()) else { return };
+    fn retag(&mut self, lv: &LvName, add: &[Tag], remove: &[Tag]) {
+        let Some(found) = self.volumes.get_mut(lv) else { return };
         let mut tags = tags_of(found);
         tags.retain(|tag| !remove.contains(tag));
         tags.extend(add.iter().cloned());
@@ -57,6 +58,12 @@ impl Volumes {
             (found.role, found.state) = (role, state);
         }
     }
+}
+
+/// Returns a volume as it is right after it was made: active, with nothing known of its use.
+fn new_volume(lv: &LvName, role: Role, state: VolumeState, (size, vg): (Bytes, &VgName)) -> Volume {
+    let device = format!("/dev/{vg}/{lv}").into();
+    Volume { lv: lv.clone(), role, state, size, device, active: true, used_percent: None }
 }
 
 /// Returns the tags that a volume must carry to be what it is.

@@ -94,7 +94,7 @@ fn settled(host: &Sim, wish: &BladeWish) -> BladeWish {
     let volumes = host.volumes().unwrap();
     let mut roster = crate::roster::Roster::default();
     roster.learn(&volumes);
-    let blade = roster.blades.remove(&wish.blade).unwrap_or_else(|| Blade::new(sample::slot(1)));
+    let blade = roster.blades.get(&wish.blade).cloned().unwrap_or_else(|| Blade::new(sample::slot(1)));
     policy::wish(&sample::config(), wish.blade, &blade).unwrap()
 }
 

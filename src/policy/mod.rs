@@ -12,7 +12,8 @@ use crate::{
     config::Config,
     error::Result,
     model::{
-        Backstore, BladeId, Bytes, DiskGuid, Export, Hostname, ImageName, Iqn, Layout, Seed, Slot, VolumeId,
+        Backstore, BladeId, Bytes, DiskGuid, Export, Hostname, ImageName, Iqn, Layout, LvName, Seed, Slot,
+        VolumeId,
     },
     roster::{Blade, Grant},
 };
@@ -54,6 +55,16 @@ pub struct MakeWish {
     pub owner: Option<(BladeId, Slot, Seed)>,
     /// No new volume above this fill of the pool, in percent.
     pub watermark: u8,
+}
+
+impl BladeWish {
+    /// Returns the volumes that a plan for it looks at: its disk, what the disk is made from, what is taken away.
+    pub fn volumes(&self) -> Vec<LvName> {
+        let disk = self.disk.as_ref();
+        let image = disk.and_then(|disk| disk.make.as_ref()).map(|make| make.image.lv_name());
+        let own = disk.map(|disk| disk.export.backstore.volume.lv_name());
+        own.into_iter().chain(image).chain(self.releases.iter().map(|volume| volume.lv_name())).collect()
+    }
 }
 
 /// Returns the name of the blade's target.

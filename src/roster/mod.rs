@@ -12,6 +12,7 @@
 //! ready. No grant, no installation: a reboot or a lost state file cannot reinstall anybody. Phases are computed from
 //! these facts ([`Blade::phase`]) and never stored. Saving is `saved`'s; what the kernel sees is `presence`'s.
 
+mod blades;
 mod presence;
 mod saved;
 
@@ -19,11 +20,12 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
+pub use blades::Blades;
 pub use presence::{Presence, Stranger};
 pub use saved::Saved;
 
 use crate::{
-    model::{BladeId, Hardware, ImageName, Role, Slot, VolumeId, VolumeState},
+    model::{BladeId, Hardware, ImageName, Role, Slot, Volume, VolumeId, VolumeState},
     observed::{Session, SessionKind, Volumes},
     status::{BladePhase, Millis, Moment},
 };
@@ -130,10 +132,10 @@ pub enum Sighting {
 }
 
 /// All blades.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Roster {
     /// By id.
-    pub blades: BTreeMap<BladeId, Blade>,
+    pub blades: Blades,
 }
 
 impl Blade {
@@ -197,7 +199,10 @@ impl Roster {
     /// Notes that frames of the blade came in by the slot's port.
     pub fn seen(&mut self, id: BladeId, slot: Slot, now: Millis) -> Sighting {
         let known = self.blades.contains_key(&id);
-        let blade = self.blades.entry(id).or_insert_with(|| Blade::new(slot));
+        if self.blades.get(&id).is_some_and(|blade| blade.present && blade.slot == slot) {
+            return Sighting::Same;
+        }
+        let blade = self.blades.get_or_new(id, slot);
         let (was_present, was_in) = (blade.present, blade.slot);
         (blade.present, blade.slot) = (true, slot);
         if !was_present {
@@ -213,35 +218,57 @@ impl Roster {
 
     /// Notes that the slot's port has lost its carrier, and returns the blades that went with it.
     pub fn unplugged(&mut self, slot: Slot) -> Vec<BladeId> {
-        let gone = self.blades.iter_mut().filter(|(_, blade)| blade.present && blade.slot == slot);
-        gone.map(|(id, blade)| {
-            blade.present = false;
-            (blade.prompt, blade.idle, blade.ip) = (None, None, None);
-            *id
-        })
-        .collect()
+        let mut gone = vec![];
+        self.blades.change_where(|id, blade| {
+            let went = blade.present && blade.slot == slot;
+            if went {
+                blade.present = false;
+                (blade.prompt, blade.idle, blade.ip) = (None, None, None);
+                gone.push(id);
+            }
+            went
+        });
+        gone
     }
 
     /// Learns from the volumes' tags whose disk is whose. A grant whose volume is ready is consumed.
     ///
     /// The tags win over the saved roster: they are with the data. Returns the blades whose grant was consumed.
     pub fn learn(&mut self, volumes: &Volumes) -> Vec<BladeId> {
-        let mut consumed = vec![];
-        for volume in volumes.volumes.values().filter(|v| v.state == VolumeState::Ready) {
-            let Role::Disk { id, image, blade: owner, slot } = &volume.role else { continue };
-            let blade = self.blades.entry(*owner).or_insert_with(|| Blade::new(*slot));
-            // Should two volumes claim one blade, the one that it boots from stays its disk.
-            let serves =
-                |disk: &Disk| disk.volume != *id && volumes.volumes.contains_key(&disk.volume.lv_name());
-            if blade.releases.contains(id) || blade.disk.as_ref().is_some_and(serves) {
-                continue;
-            }
-            blade.disk = Some(Disk { volume: *id, image: image.clone(), slot: *slot });
-            if blade.grant.take_if(|grant| grant.volume == *id).is_some() {
-                consumed.push(*owner);
-            }
+        self.blades.change_where(|_, blade| {
+            let before = blade.releases.len();
+            blade.releases.retain(|volume| volumes.volumes.contains_key(&volume.lv_name()));
+            blade.releases.len() != before
+        });
+        volumes.volumes.values().filter_map(|volume| self.learn_one(volume, volumes)).collect()
+    }
+
+    /// Learns from one volume's tags whose disk it is, and returns whose grant it consumed.
+    pub fn learn_one(&mut self, volume: &Volume, volumes: &Volumes) -> Option<BladeId> {
+        let Role::Disk { id, image, blade: owner, slot } = &volume.role else { return None };
+        let disk = Disk { volume: *id, image: image.clone(), slot: *slot };
+        let known = self.blades.get(owner);
+        // Should two volumes claim one blade, the one that it boots from stays its disk.
+        let serves = |disk: &Disk| disk.volume != *id && volumes.volumes.contains_key(&disk.volume.lv_name());
+        let settled = known.is_some_and(|blade| {
+            let has = blade.disk.as_ref() == Some(&disk) && blade.grant.is_none();
+            has || blade.releases.contains(id) || blade.disk.as_ref().is_some_and(serves)
+        });
+        if settled || volume.state != VolumeState::Ready {
+            return None;
         }
-        consumed
+        let blade = self.blades.get_or_new(*owner, *slot);
+        blade.disk = Some(disk);
+        blade.grant.take_if(|grant| grant.volume == *id).map(|_| *owner)
+    }
+
+    /// Forgets the consent to take a volume away that is gone.
+    pub fn released(&mut self, id: BladeId, volumes: &Volumes) {
+        let is_there = |volume: &VolumeId| volumes.volumes.contains_key(&volume.lv_name());
+        if self.blades.get(&id).is_some_and(|blade| !blade.releases.iter().all(is_there)) {
+            let blade = self.blades.get_mut(&id).expect("it was there a line above");
+            blade.releases.retain(is_there);
+        }
     }
 
     /// Returns the blade that is in the slot, else the one whose disk belongs there.

@@ -40,19 +40,37 @@ struct SavedBlade {
     hardware: Hardware,
 }
 
-impl Saved {
-    /// Returns what there is to save of the roster.
-    pub fn of(roster: &Roster, generation: u64) -> Self {
-        let save = |blade: &Blade| SavedBlade {
+impl SavedBlade {
+    fn of(blade: &Blade) -> Self {
+        Self {
             slot: blade.slot,
             disk: blade.disk.clone(),
             grant: blade.grant.clone(),
             releases: blade.releases.clone(),
             restart_due: blade.restart_due,
             hardware: blade.hardware.clone(),
-        };
-        let blades = roster.blades.iter().map(|(id, blade)| (*id, save(blade))).collect();
+        }
+    }
+}
+
+impl Saved {
+    /// Returns what there is to save of the roster.
+    pub fn of(roster: &Roster, generation: u64) -> Self {
+        let blades = roster.blades.iter().map(|(id, blade)| (*id, SavedBlade::of(blade))).collect();
         Self { version: VERSION, generation, blades }
+    }
+
+    /// Makes the saved form follow these blades, and returns whether it had to change. No other blade is looked at.
+    pub fn follow(&mut self, roster: &Roster, touched: impl IntoIterator<Item = BladeId>) -> bool {
+        let mut changed = false;
+        for id in touched {
+            let Some(blade) = roster.blades.get(&id).map(SavedBlade::of) else { continue };
+            if self.blades.get(&id) != Some(&blade) {
+                self.blades.insert(id, blade);
+                changed = true;
+            }
+        }
+        changed
     }
 
     /// Reads the file's bytes.

@@ -1,7 +1,7 @@
 //! The roster's promises.
 
 use super::*;
-use crate::model::{Bytes, Volume};
+use crate::model::Bytes;
 
 fn id(n: u8) -> BladeId {
     BladeId(format!("52:54:00:00:00:{n:02x}").parse().unwrap())
@@ -28,7 +28,7 @@ fn volumes(state: VolumeState, blade: BladeId, volume: VolumeId, at: Slot) -> Vo
 fn granted(roster: &mut Roster, blade: BladeId, volume: VolumeId) {
     let image = "debian13".parse().unwrap();
     let grant = Grant { image, volume, by: GrantedBy::Console, at: 5 };
-    roster.blades.entry(blade).or_insert_with(|| Blade::new(slot(1))).grant = Some(grant);
+    roster.blades.get_or_new(blade, slot(1)).grant = Some(grant);
 }
 
 #[test]

@@ -20,7 +20,7 @@ mod views;
 mod work;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     path::PathBuf,
     sync::Arc,
 };
@@ -105,13 +105,18 @@ pub struct Core {
     config_faults: Vec<String>,
     started: Millis,
     roster: Roster,
-    generation: u64,
-    saved: Vec<u8>,
+    /// The roster as it is on disk, and whether it really is.
+    saved: Saved,
+    unsaved: bool,
     presence: Presence,
-    volumes: Option<Arc<Volumes>>,
+    volumes: Option<Volumes>,
     /// When the last LVM report came in: reports age, our own steps are folded in.
     reported: Millis,
     busy: BTreeMap<Subject, Busy>,
+    /// Blades that are to be looked at when the lanes have time, and why.
+    backlog: VecDeque<(BladeId, &'static str)>,
+    /// The volumes have changed since it was last seen to spares and left-overs.
+    untended: bool,
     parked: Vec<Parked>,
     imports: BTreeMap<ImageName, ImportProgress>,
     problems: BTreeMap<String, Problem>,
@@ -141,13 +146,15 @@ impl Core {
             config_loaded: now,
             config_faults: vec![],
             started: now,
+            saved: Saved::of(&roster, 0),
+            unsaved: true,
             roster,
-            generation: 0,
-            saved: vec![],
             presence: Presence::default(),
             volumes: None,
             reported: 0,
             busy: BTreeMap::new(),
+            backlog: VecDeque::new(),
+            untended: false,
             parked: vec![],
             imports: BTreeMap::new(),
             problems: BTreeMap::new(),
@@ -210,15 +217,15 @@ impl Core {
 
     /// Saves the roster if it has changed: before a grant is acted upon, because jobs start after the event.
     fn save(&mut self) {
-        let bytes = Saved::of(&self.roster, 0).to_bytes();
-        if bytes == self.saved {
+        let touched = self.roster.blades.take_touched();
+        self.unsaved |= self.saved.follow(&self.roster, touched);
+        if !self.unsaved {
             return;
         }
-        self.generation += 1;
-        let text = Saved::of(&self.roster, self.generation).to_bytes();
-        match file::save(&self.outside.state, &text, 0o600) {
+        self.saved.generation += 1;
+        match file::save(&self.outside.state, &self.saved.to_bytes(), 0o600) {
             Ok(()) => {
-                self.saved = bytes;
+                self.unsaved = false;
                 self.solve("state");
             }
             Err(error) => {

@@ -233,6 +233,7 @@ impl Core {
                 (self.config, self.config_loaded, self.config_faults) =
                     (Arc::new(config), self.now(), vec![]);
                 self.journal.tell(EventKind::Config, "new configuration in force");
+                self.untended = true;
                 self.make_chassis("new configuration");
                 self.converge_all("new configuration");
             }

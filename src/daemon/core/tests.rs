@@ -52,6 +52,13 @@ impl Bench {
 
     /// Starts the agent on a machine that is as it is, with the state that is in the folder.
     fn resumed(config: Config, host: Arc<Sim>, dir: tempfile::TempDir) -> Self {
+        let mut bench = Self::held(config, host, dir);
+        bench.settle();
+        bench
+    }
+
+    /// As [`Bench::resumed`], with no job carried out yet.
+    fn held(config: Config, host: Arc<Sim>, dir: tempfile::TempDir) -> Self {
         let jobs = Arc::new(Mutex::new(VecDeque::new()));
         let clock = Arc::new(Mutex::new(1_000_000));
         let next_config = Arc::new(Mutex::new(Ok(config.clone())));
@@ -75,17 +82,21 @@ impl Bench {
         let core = Core::new(outside, config, roster.unwrap_or_default(), Journal::default());
         let mut bench = Self { core, host, jobs, clock, next_config, dir };
         bench.core.start();
-        bench.settle();
         bench
     }
 
     /// Carries all jobs out, and the ones that they cause.
     fn settle(&mut self) {
-        while let Some(job) = { locked(&self.jobs).pop_front() } {
-            let report = carry_out(self.host.as_ref(), job, |_| ());
-            self.core.handle(Event::Done(report));
-        }
+        while self.carry_one() {}
         assert!(self.core.is_idle());
+    }
+
+    /// Carries the first job out; returns whether there was one.
+    fn carry_one(&mut self) -> bool {
+        let Some(job) = locked(&self.jobs).pop_front() else { return false };
+        let report = carry_out(self.host.as_ref(), job, |_| ());
+        self.core.handle(Event::Done(report));
+        true
     }
 
     fn plug(&mut self, blade: u8, slot: u16) {
@@ -462,4 +473,72 @@ fn a_plan_shows_what_a_hand_edit_needs_and_changes_nothing() {
     let Reply::Plan(plans) = bench.operate(Request::Plan).unwrap() else { panic!("not a plan") };
     assert_eq!((plans.len(), plans[0].steps.len()), (1, 1));
     assert_eq!(bench.host.machine(), edited);
+}
+
+/// Puts a disk for each of these blades in the pool, in slot 1 all of them.
+fn own_disks(host: &Sim, blades: std::ops::RangeInclusive<u8>) {
+    host.meddle(|machine| {
+        let golden = machine.volumes.volumes[&sample::image().lv_name()].clone();
+        for n in blades {
+            let id = crate::model::VolumeId(u128::from(n) << 100);
+            let role = Role::Disk {
+                id,
+                image: sample::image(),
+                blade: sample::blade_id(n),
+                slot: sample::slot(u16::from(n % 4) + 1),
+            };
+            let disk = crate::model::Volume { lv: id.lv_name(), role, ..golden.clone() };
+            machine.volumes.volumes.insert(disk.lv.clone(), disk);
+        }
+    });
+}
+
+#[test]
+fn a_start_fills_the_lanes_a_little_at_a_time_and_a_blade_that_comes_does_not_wait_for_the_others() {
+    let host = Arc::new(Sim::new("sheath".parse().unwrap(), machine()));
+    own_disks(&host, 1..=40);
+    let mut bench = Bench::held(sample::config(), host, tempfile::tempdir().unwrap());
+    while bench.core.volumes.is_none() {
+        bench.carry_one();
+    }
+    let blades = |bench: &Bench| -> Vec<Subject> {
+        let jobs = locked(&bench.jobs);
+        jobs.iter().map(|job| job.subject.clone()).filter(|s| matches!(s, Subject::Blade(_))).collect()
+    };
+    assert!((1..=8).contains(&blades(&bench).len()), "{} jobs at once", blades(&bench).len());
+    // It is the last of the forty, and asks now.
+    bench.plug(40, 1);
+    let _answer = bench.send(40, 40, Ask::Start);
+    assert_eq!(blades(&bench).last(), Some(&Subject::Blade(sample::blade_id(40))));
+    bench.settle();
+    assert_eq!(host_targets(&bench), 40);
+}
+
+fn host_targets(bench: &Bench) -> usize {
+    bench.host.machine().targets.values().filter(|target| target.enabled).count()
+}
+
+#[test]
+fn a_job_brings_the_volumes_of_its_blade_and_no_others() {
+    let host = Arc::new(Sim::new("sheath".parse().unwrap(), machine()));
+    own_disks(&host, 1..=40);
+    let mut bench = Bench::resumed(sample::config(), host, tempfile::tempdir().unwrap());
+    bench.core.converge(sample::blade_id(7), "test");
+    let job = locked(&bench.jobs).pop_back().unwrap();
+    let crate::apply::Work::Blade { volumes, .. } = job.work else { panic!("a blade's job") };
+    assert_eq!(volumes.volumes.len(), 1);
+}
+
+#[test]
+fn an_event_that_changes_nothing_lasting_writes_no_file() {
+    let mut bench = Bench::new(sample::config());
+    bench.plug(1, 1);
+    let file = bench.dir.path().join("roster.json");
+    let written = || std::fs::metadata(&file).unwrap().modified().unwrap();
+    let before = written();
+    bench.core.handle(Event::Watch(WatchEvent::Neigh { ip: ip(9), mac: mac(1) }));
+    bench.core.handle(Event::Tick);
+    assert_eq!(written(), before);
+    bench.install(1);
+    assert_ne!(written(), before);
 }

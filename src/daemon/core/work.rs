@@ -1,16 +1,19 @@
 //! Jobs out, reports in.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use super::{Busy, Core, EventKind};
 use crate::{
     apply::{Failure, Job, Report, Subject, Work},
-    model::{BladeId, ImageName, Role, Volume, VolumeId, VolumeState},
+    model::{BladeId, ImageName, LvName, Role, Volume, VolumeId, VolumeState},
     observed::Volumes,
-    plan::{self, Changed, Step},
+    plan::{self, Step},
     policy,
     status::Moment,
 };
+
+/// How many jobs a look at all blades keeps in the lanes: enough that none of them waits for the line.
+const IN_THE_LANES: usize = 8;
 
 impl Core {
     /// Hands a job to the lanes, or notes that its subject is to be looked at again.
@@ -54,16 +57,29 @@ impl Core {
 
     /// Makes one blade's disk and target as wished.
     pub(super) fn converge(&mut self, id: BladeId, cause: &str) {
-        let (Some(volumes), Some(wish)) = (self.volumes.clone(), self.wish(id)) else { return };
+        let (Some(wish), Some(volumes)) = (self.wish(id), &self.volumes) else { return };
         if wish.disk.is_none() && wish.releases.is_empty() {
             return;
         }
+        let volumes = volumes.only(wish.volumes());
         self.submit(Subject::Blade(id), cause, Work::Blade { wish: Box::new(wish), volumes });
     }
 
-    pub(super) fn converge_all(&mut self, cause: &str) {
-        let all: Vec<BladeId> = self.roster.blades.keys().copied().collect();
-        all.into_iter().for_each(|id| self.converge(id, cause));
+    /// Looks at all blades: the ones that are there first, and few at a time, so that one that asks meanwhile does not
+    /// wait for the others.
+    pub(super) fn converge_all(&mut self, cause: &'static str) {
+        let mut all: Vec<_> = self.roster.blades.iter().map(|(id, blade)| (!blade.present, *id)).collect();
+        all.sort_unstable();
+        self.backlog = all.into_iter().map(|(_, id)| (id, cause)).collect();
+        self.feed();
+    }
+
+    /// Hands jobs of the backlog to the lanes, as long as few are there already.
+    fn feed(&mut self) {
+        while self.busy.len() < IN_THE_LANES {
+            let Some((id, cause)) = self.backlog.pop_front() else { return };
+            self.converge(id, cause);
+        }
     }
 
     pub(super) fn on_report(&mut self, mut report: Report) {
@@ -74,7 +90,7 @@ impl Core {
         if report.failure.is_some() {
             self.stuck.insert(report.subject.clone());
         }
-        self.fold(&report.steps);
+        self.fold(&report);
         self.write_line(&report);
         match (report.subject.clone(), report.volumes.take()) {
             (Subject::Volumes, Some(volumes)) => self.on_volumes(volumes),
@@ -93,6 +109,7 @@ impl Core {
             (Subject::Leftover(_) | Subject::Question, _) => {}
         }
         self.look_again(&report.subject, again);
+        self.feed();
         self.tend();
     }
 
@@ -135,19 +152,33 @@ impl Core {
         }
     }
 
-    /// Lets the cached LVM report follow the steps that ran.
-    fn fold(&mut self, steps: &[(Step, Changed)]) {
+    /// Lets the cached LVM report follow the steps that ran, and learns from the volumes that they were about.
+    fn fold(&mut self, report: &Report) {
         let Some(volumes) = &mut self.volumes else { return };
-        let volumes = Arc::make_mut(volumes);
-        steps.iter().for_each(|(step, _)| volumes.after(step, &self.config.pool.vg));
+        let vg = &self.config.pool.vg;
+        let about: BTreeSet<LvName> =
+            report.steps.iter().filter_map(|(step, _)| volumes.after(step, vg)).collect();
+        if about.is_empty() {
+            return;
+        }
+        self.untended = true;
+        if let Subject::Blade(id) = &report.subject {
+            self.roster.released(*id, volumes);
+        }
+        let found = about.iter().filter_map(|lv| volumes.volumes.get(lv));
+        let consumed: Vec<BladeId> =
+            found.filter_map(|volume| self.roster.learn_one(volume, volumes)).collect();
+        self.tell_installed(consumed);
     }
 
     fn on_volumes(&mut self, volumes: Volumes) {
         self.solve("volumes");
         self.stuck.clear();
         let first = self.volumes.is_none();
-        let before = self.volumes.replace(Arc::new(volumes));
-        self.learn();
+        let consumed = self.roster.learn(&volumes);
+        let before = self.volumes.replace(volumes);
+        self.untended = true;
+        self.tell_installed(consumed);
         self.watch_pool();
         if first {
             self.converge_all("start");
@@ -171,15 +202,9 @@ impl Core {
         self.volumes.as_ref()?.volumes.get(lv)
     }
 
-    /// Learns whose disk is whose from the volumes' tags; consumed grants are told.
-    fn learn(&mut self) {
-        let Some(volumes) = self.volumes.clone() else { return };
-        let consumed = self.roster.learn(&volumes);
+    fn tell_installed(&mut self, consumed: Vec<BladeId>) {
         for id in consumed {
             self.tell(EventKind::Installed, id, "its disk is ready");
-        }
-        for blade in self.roster.blades.values_mut() {
-            blade.releases.retain(|volume| volumes.volumes.contains_key(&volume.lv_name()));
         }
     }
 
@@ -192,7 +217,6 @@ impl Core {
     }
 
     fn on_blade_done(&mut self, id: BladeId, report: &Report) {
-        self.learn();
         if report.wish.is_none() && report.failure.is_none() {
             // The operator's steps, not the wish: what they changed may change the wish.
             return self.converge(id, &report.cause);
@@ -222,28 +246,31 @@ impl Core {
         self.answer_parked(|parked| parked.blade == id);
     }
 
-    /// What is done when nothing is asked for: spares made, half-made volumes that nobody wants taken away.
+    /// What is done when nothing is asked for and the volumes have changed: spares made, half-made volumes that nobody
+    /// wants taken away.
     fn tend(&mut self) {
-        let Some(volumes) = self.volumes.clone() else { return };
         let blades_are_busy = self.busy.keys().any(|subject| matches!(subject, Subject::Blade(_)));
-        if blades_are_busy {
+        if !self.untended || blades_are_busy {
             return;
         }
+        let Some(volumes) = &self.volumes else { return };
+        self.untended = false;
+        let abandoned = self.abandoned_imports(volumes);
+        let images = self.published().into_iter().map(|(name, _)| name);
+        let short: Vec<ImageName> = images.filter(|image| self.lacks_spare(volumes, image)).collect();
         if !self.busy.keys().any(|subject| matches!(subject, Subject::Spare(_))) {
             let wanted = self.wanted();
-            let leftovers = plan::leftovers(&volumes, &wanted).into_iter();
+            let leftovers = plan::leftovers(volumes, &wanted).into_iter();
             let leftovers = leftovers.filter(|volume| !self.stuck.contains(&Subject::Leftover(*volume)));
             for volume in leftovers.collect::<Vec<_>>() {
                 let steps = vec![Step::RemoveBackstore { volume }, Step::RemoveVolume { volume }];
                 self.submit(Subject::Leftover(volume), "half-made and wanted by nobody", Work::Steps(steps));
             }
         }
-        for image in self.abandoned_imports(&volumes) {
+        for image in abandoned {
             let steps = vec![Step::RemoveImage { image: image.clone() }];
             self.submit(Subject::Image(image), "half-imported and nobody imports it", Work::Steps(steps));
         }
-        let images = self.published().into_iter().map(|(name, _)| name);
-        let short: Vec<ImageName> = images.filter(|image| self.lacks_spare(&volumes, image)).collect();
         short.into_iter().for_each(|image| self.make_spare(image));
     }
 
@@ -264,14 +291,14 @@ impl Core {
                 && matches!(&volume.role, Role::Spare { id, image: of } if of == image && !taken.contains(id))
         });
         let subject = Subject::Spare(image.clone());
-        let failed = self.problems.contains_key(&subject.to_string());
+        let failed = self.stuck.contains(&subject);
         ready.count() < usize::from(self.config.profile_of(image).spares)
             && !failed
             && !self.busy.contains_key(&subject)
     }
 
     fn make_spare(&mut self, image: ImageName) {
-        let Some(volumes) = self.volumes.clone() else { return };
+        let Some(volumes) = self.volumes.as_ref().map(|all| all.only([image.lv_name()])) else { return };
         let volume = VolumeId((self.outside.fresh)());
         let make = Box::new(policy::make(&self.config, &image, volume));
         self.submit(Subject::Spare(image), "too few spares", Work::Spare { volume, make, volumes });
