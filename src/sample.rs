@@ -48,6 +48,7 @@ pub(crate) fn config() -> Config {
             iqn_prefix: "iqn.2026-11.org.example".parse().unwrap(),
             chap: Chap::OneWay,
             portal: Portal("10.77.0.1:3260".parse().unwrap()),
+            ports: 2,
         },
         policy: PolicySettings { default: policy, slots: Default::default(), blades: Default::default() },
         images: Default::default(),

@@ -105,7 +105,14 @@ pub const KEYS: &[Key] = &[
         ("target", "portal"),
         "an IPv4 address and a port, such as \"10.77.0.1:3260\"",
         "",
-        "where blades reach their targets; left out, the chassis address, port 3260",
+        "where blades reach their targets, the first of the ports; left out, the chassis address, port 3260",
+    ),
+    key(
+        ("target", "ports"),
+        "a number of ports (1 to 64)",
+        "8",
+        "how many ports, from the portal's on, the slots are spread over: a connection that says nothing holds up the \
+         logins at its own port alone",
     ),
     key(
         ("policy", "policy"),

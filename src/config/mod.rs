@@ -83,8 +83,10 @@ pub struct TargetSettings {
     pub iqn_prefix: Iqn,
     /// CHAP, one-way or mutual.
     pub chap: Chap,
-    /// Where targets are reached: the chassis address, port 3260, unless said otherwise.
+    /// Where targets are reached: the chassis address, port 3260, unless said otherwise. The first of [`Self::ports`].
     pub portal: Portal,
+    /// How many ports, one after the other, the slots are spread over (1 to 64).
+    pub ports: u16,
 }
 
 /// `[policy]`, `[policy.slot.N]` and `[policy.blade."MAC"]`.
@@ -164,6 +166,19 @@ pub struct ImageProfile {
     pub ssh_keys: Vec<String>,
     /// Extra cloud-config keys, as YAML text.
     pub user_data: Option<String>,
+}
+
+impl TargetSettings {
+    /// Returns where the target of the blade in this slot is reached.
+    ///
+    /// LIO takes logins of one portal one by one, and a connection that says nothing holds all others up for 15 s: so the
+    /// slots take turns over several.
+    pub fn portal_of(&self, slot: Slot) -> Portal {
+        let mut portal = self.portal;
+        let turn = (slot.number() - 1) % self.ports;
+        portal.0.set_port(portal.0.port() + turn);
+        portal
+    }
 }
 
 impl Config {

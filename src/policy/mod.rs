@@ -93,7 +93,7 @@ pub fn wish(config: &Config, id: BladeId, blade: &Blade) -> Result<BladeWish> {
         (Some(grant), _) => Some(granted_disk(config, id, blade, grant)?),
         (None, Some(disk)) => Some(DiskWish {
             make: None,
-            export: export(config, id, disk.volume)?,
+            export: export(config, (id, disk.slot), disk.volume)?,
             properties: properties(id, disk.slot, &disk.image),
         }),
         (None, None) => None,
@@ -114,7 +114,7 @@ fn granted_disk(config: &Config, id: BladeId, blade: &Blade, grant: &Grant) -> R
     let owner = Some((id, blade.slot, seed));
     Ok(DiskWish {
         make: Some(MakeWish { owner, ..make(config, &grant.image, grant.volume) }),
-        export: export(config, id, grant.volume)?,
+        export: export(config, (id, blade.slot), grant.volume)?,
         properties: properties(id, blade.slot, &grant.image),
     })
 }
@@ -142,13 +142,13 @@ pub fn hostname_of(config: &Config, id: BladeId, slot: Slot) -> Hostname {
     configured.unwrap_or_else(|| id.to_string().parse().expect("a blade's id is a host name"))
 }
 
-fn export(config: &Config, id: BladeId, volume: VolumeId) -> Result<Export> {
+fn export(config: &Config, (id, slot): (BladeId, Slot), volume: VolumeId) -> Result<Export> {
     let device = format!("/dev/{}/{}", config.pool.vg, volume.lv_name()).into();
     Ok(Export {
         backstore: Backstore { volume, device },
         target: target_of(config, id)?,
         initiator: initiator_of(config, id)?,
-        portals: vec![config.target.portal],
+        portals: vec![config.target.portal_of(slot)],
         chap: config.target.chap,
     })
 }

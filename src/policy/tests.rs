@@ -85,3 +85,14 @@ fn the_same_volume_is_the_same_disk() {
     assert_eq!(guid_of(VolumeId(5)), guid_of(VolumeId(5)));
     assert_ne!(guid_of(VolumeId(5)), guid_of(VolumeId(6)));
 }
+
+#[test]
+fn slots_take_turns_over_the_ports() {
+    let config = sample::config();
+    let port = |slot| config.target.portal_of(sample::slot(slot)).0.port();
+    assert_eq!([1, 2, 3, 4].map(port), [3260, 3261, 3260, 3261]);
+    let (id, mut blade) = blade(2);
+    blade.disk = Some(disk(2));
+    let wish = super::wish(&config, id, &blade).unwrap();
+    assert_eq!(wish.disk.unwrap().export.portals, [config.target.portal_of(sample::slot(2))]);
+}

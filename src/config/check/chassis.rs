@@ -8,7 +8,7 @@ use std::{
 
 use toml::Spanned;
 
-use super::{or_default, parsed};
+use super::{number, or_default, parsed};
 use crate::{
     config::{
         Chassis, Dhcp, TargetSettings,
@@ -163,21 +163,25 @@ pub(super) fn target(
         _ => None,
     });
     let portal = section.value(reader, "portal", |v| parsed::<SocketAddrV4>(v).filter(|p| p.port() != 0));
+    let ports = section.value(reader, "ports", |v| number(v, 1..=64));
+    let ports = ports.map_or(8, Spanned::into_inner);
     let address = chassis.address?;
     if let Some(portal) = &portal {
-        check_portal(reader, portal, address, dhcp);
+        check_portal(reader, portal, ports, address, dhcp);
     }
     let default = SocketAddrV4::new(address.0, ISCSI_PORT);
     Some(TargetSettings {
         iqn_prefix: or_default(prefix, "iqn.2026-11.internal.sheath"),
         chap: chap.map_or(Chap::OneWay, Spanned::into_inner),
         portal: Portal(portal.map_or(default, Spanned::into_inner)),
+        ports,
     })
 }
 
 fn check_portal(
     reader: &mut Reader<'_>,
     portal: &Spanned<SocketAddrV4>,
+    ports: u16,
     address: (Ipv4Addr, u8),
     dhcp: &Option<Dhcp>,
 ) {
@@ -189,6 +193,8 @@ fn check_portal(
         fault(&format!("the address of a host in {network}"), ip.to_string());
     } else if dhcp.as_ref().is_some_and(|dhcp| (dhcp.range.0..=dhcp.range.1).contains(&ip)) {
         fault("an address outside the DHCP range", ip.to_string());
+    } else if portal.get_ref().port().checked_add(ports - 1).is_none() {
+        fault(&format!("a port with room for {ports} ports from it on"), portal.get_ref().port().to_string());
     }
 }
 

@@ -140,7 +140,9 @@ fn a_network_too_small_for_its_slots_is_refused() {
 #[test]
 fn portals_out_of_the_blades_reach_are_refused() {
     let mut all = String::new();
-    for portal in ["10.78.0.1:3260", "10.77.0.200:3260", "10.77.0.1", "10.77.0.1:0", "[::1]:3260"] {
+    for portal in
+        ["10.78.0.1:3260", "10.77.0.200:3260", "10.77.0.1", "10.77.0.1:0", "[::1]:3260", "10.77.0.1:65530"]
+    {
         all += &faults_below(&format!("[target]\nportal = \"{portal}\"\n"));
     }
     insta::assert_snapshot!(all);
