@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Iqn, LvName, PoolUsage, PortName, Portal, Volume};
+use crate::model::{Iqn, LvName, PoolUsage, PortName, Portal, Stray, Volume};
 
 /// All volumes of ours in the pool's volume group, by name.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -86,6 +86,8 @@ pub struct ObservedTarget {
     pub acls: BTreeMap<String, ObservedAcl>,
     /// Portals.
     pub portals: BTreeSet<Portal>,
+    /// What is in it besides what we ever put there.
+    pub strays: BTreeSet<Stray>,
 }
 
 /// What LIO holds for one blade's disk.
@@ -177,6 +179,11 @@ impl Volumes {
 }
 
 impl ObservedTarget {
+    /// Returns whether any initiator is logged in.
+    pub fn is_in_use(&self) -> bool {
+        self.acls.values().any(|acl| acl.session.is_some())
+    }
+
     /// Returns the session of this initiator, if it is logged in.
     pub fn session_of(&self, initiator: &Iqn) -> Option<&Session> {
         self.acls.get(initiator.as_str())?.session.as_ref()

@@ -92,6 +92,9 @@ pub struct BladeView {
     pub session: Option<Session>,
     /// What is wrong, for people: the step and the cause.
     pub problem: Option<String>,
+    /// What waits until it is off, or for `sheath blade apply`: it would end its session.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<String>,
     /// When each moment of the current boot was.
     pub times: BTreeMap<Moment, Millis>,
     /// What it says of itself.
@@ -186,6 +189,9 @@ pub struct PlanView {
     pub subject: String,
     /// The steps that are not true yet, in order.
     pub steps: Vec<Step>,
+    /// The steps that would end a session: they wait until the blade is off, or for `sheath blade apply`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<Step>,
     /// What keeps the plan from being made: a missing volume, a full pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,

@@ -8,7 +8,7 @@ use crate::{
     host::Host,
     model::VolumeId,
     observed::Volumes,
-    plan::{self, Step},
+    plan::{self, Plan, Step},
     policy::{BladeWish, chassis::ChassisWish},
 };
 
@@ -21,6 +21,7 @@ pub fn carry_out(host: &dyn Host, job: Job, mut on_step: impl FnMut(&Step)) -> R
         steps: vec![],
         volumes: None,
         wish: None,
+        held: vec![],
         failure: None,
         elapsed: begin.elapsed(),
     };
@@ -30,9 +31,10 @@ pub fn carry_out(host: &dyn Host, job: Job, mut on_step: impl FnMut(&Step)) -> R
             .map_err(unstepped)
             .and_then(|steps| run(host, &steps, &mut report, &mut on_step)),
         Work::Blade { wish, volumes } => {
-            let outcome = blade_steps(host, &wish, &volumes)
-                .map_err(unstepped)
-                .and_then(|steps| run(host, &steps, &mut report, &mut on_step));
+            let outcome = blade_plan(host, &wish, &volumes).map_err(unstepped).and_then(|plan| {
+                report.held = plan.held;
+                run(host, &plan.steps, &mut report, &mut on_step)
+            });
             if outcome.is_err() {
                 undo(host, &wish, &mut report, &mut on_step);
             }
@@ -74,12 +76,12 @@ fn volume_of(wish: &BladeWish) -> Option<VolumeId> {
     disk.or_else(|| wish.releases.first().copied())
 }
 
-/// Returns the steps for a blade that are not true yet: what `sheath plan` shows and what a job runs.
+/// Returns what is not true yet for a blade: what `sheath plan` shows and what a job runs.
 ///
 /// # Errors
 /// What keeps the machine from being observed, or the wish from being planned (a missing volume, a full pool).
-pub fn blade_steps(host: &dyn Host, wish: &BladeWish, volumes: &Volumes) -> Result<Vec<Step>> {
-    let Some(volume) = volume_of(wish) else { return Ok(vec![]) };
+pub fn blade_plan(host: &dyn Host, wish: &BladeWish, volumes: &Volumes) -> Result<Plan> {
+    let Some(volume) = volume_of(wish) else { return Ok(Plan::default()) };
     plan::blade(wish, volumes, &host.export(&wish.target, volume)?)
 }
 

@@ -9,7 +9,7 @@ mod lanes;
 
 use std::time::Duration;
 
-pub use carry::{blade_steps, carry_out, chassis_steps};
+pub use carry::{blade_plan, carry_out, chassis_steps};
 pub use lanes::Lanes;
 
 use crate::{
@@ -108,6 +108,8 @@ pub struct Report {
     pub volumes: Option<Volumes>,
     /// The wish that was carried out, where the job had one.
     pub wish: Option<Box<BladeWish>>,
+    /// The steps that wait until the blade is off.
+    pub held: Vec<Step>,
     /// The failure that ended it.
     pub failure: Option<Failure>,
     /// How long it took.

@@ -154,6 +154,14 @@ pub enum BladeVerb {
         /// The slot's number
         slot: Slot,
     },
+    /// Do now what waits until the blade is off: its session is ended for it
+    Apply {
+        /// The slot's number
+        slot: Slot,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
 }
 
 /// `sheath blade install`.

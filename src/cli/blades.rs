@@ -48,11 +48,13 @@ fn table(blades: &[BladeView], session: &Session<'_>) -> Table {
 }
 
 fn problems(blades: &[BladeView]) -> String {
-    let lines = blades.iter().filter_map(|blade| {
-        let problem = human::tame(blade.problem.as_ref()?);
-        Some(format!("slot {}: {problem}\n", blade.slot))
-    });
-    let lines: String = lines.collect();
+    let about = |blade: &BladeView| {
+        let problem = blade.problem.iter().map(|problem| human::tame(problem));
+        let held = blade.held.iter().map(|held| format!("waits until it is off: {}", human::tame(held)));
+        let lines = problem.chain(held).map(|line| format!("slot {}: {line}\n", blade.slot));
+        lines.collect::<String>()
+    };
+    let lines: String = blades.iter().map(about).collect();
     if lines.is_empty() { lines } else { format!("\n{lines}") }
 }
 
@@ -86,6 +88,19 @@ pub(super) fn release(session: &mut Session<'_>, slot: Slot, yes: bool) -> Resul
     session.accepted(message)
 }
 
+/// Does what waits for the blade to be off: its session is ended for it.
+pub(super) fn apply(session: &mut Session<'_>, slot: Slot, yes: bool) -> Result<()> {
+    if !yes {
+        let blade = blade_in(session, slot)?;
+        let name = human::tame(&blade.hostname);
+        let held = blade.held.iter().map(|held| format!("  {}\n", human::tame(held))).collect::<String>();
+        let question = format!("{held}This ends the session of '{name}' in slot {slot}. Go on?");
+        session.confirm(yes, &format!("apply slot {slot}"), &question)?;
+    }
+    let message = ask::accepted(session.ask, Request::Apply { slot })?;
+    session.accepted(message)
+}
+
 /// Binds a blade's disk to the slot that the blade is in now.
 pub(super) fn bind(session: &mut Session<'_>, blade: BladeId, slot: Slot) -> Result<()> {
     let message = ask::accepted(session.ask, Request::Move { slot, blade })?;
@@ -115,6 +130,7 @@ fn details(blade: &BladeView, session: &Session<'_>) -> String {
         ("mac", blade.mac.to_string()),
         ("phase", phase),
         ("problem", blade.problem.as_deref().map_or(NONE.into(), human::tame)),
+        ("waits", if blade.held.is_empty() { NONE.into() } else { human::tame(&blade.held.join("; ")) }),
         ("hostname", human::tame(&blade.hostname)),
         ("address", human::or_none(blade.ip.as_ref())),
         ("image", human::or_none(blade.image.as_ref())),

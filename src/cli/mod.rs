@@ -59,6 +59,7 @@ fn run(session: &mut Session<'_>, command: Command) -> Result<()> {
             BladeVerb::Install(install) => blades::install(session, &install),
             BladeVerb::Release { slot, yes } => blades::release(session, slot, yes),
             BladeVerb::Move { blade, slot } => blades::bind(session, blade, slot),
+            BladeVerb::Apply { slot, yes } => blades::apply(session, slot, yes),
         },
         Command::Images => images::list(session),
         Command::Image(verb) => match verb {

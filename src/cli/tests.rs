@@ -14,7 +14,7 @@ use crate::{
     control::api::{ImportRequest, Reply, Request},
     error::{Error, Kind, Result},
     host::{self, SessionKind, TargetSummary},
-    model::{Bytes, Firmware, Hardware, PoolUsage, VolumeId},
+    model::{Bytes, Firmware, Hardware, PoolUsage, Stray, VolumeId},
     plan::Step,
     status::{
         BladePhase, BladeView, EventView, ImageView, ImportProgress, Moment, PlanView, Problem, SlotView,
@@ -135,6 +135,7 @@ fn blades() -> Vec<BladeView> {
             id: 4,
         }),
         problem: None,
+        held: vec!["portal 10.77.0.1:3260 is gone from 'iqn.2026-11.internal.sheath:b-525400123456'".into()],
         times: BTreeMap::from([
             (Moment::Seen, NOW - 60_000),
             (Moment::Dhcp, NOW - 59_000),
@@ -209,9 +210,11 @@ fn plan() -> Vec<PlanView> {
         Step::Activate { volume: VolumeId(7) },
         Step::Enable { target: "iqn.2026-11.internal.sheath:b-525400123456".parse().unwrap() },
     ];
+    let target = "iqn.2026-11.internal.sheath:b-525400123456".parse().unwrap();
+    let held = vec![Step::RemoveStray { target, stray: Stray::Portal("10.77.0.1:3260".into()) }];
     vec![
-        PlanView { subject: "chassis".into(), steps: vec![], problem: None },
-        PlanView { subject: "b-525400123456".into(), steps, problem: None },
+        PlanView { subject: "chassis".into(), steps: vec![], held: vec![], problem: None },
+        PlanView { subject: "b-525400123456".into(), steps, held, problem: None },
     ]
 }
 

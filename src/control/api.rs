@@ -10,6 +10,7 @@
 //! | `POST /v1/blades/{slot}/install` | [`Request::Install`] | [`Reply::Accepted`] |
 //! | `POST /v1/blades/{slot}/release` | [`Request::Release`] | [`Reply::Accepted`] |
 //! | `POST /v1/blades/{slot}/move` | [`Request::Move`] | [`Reply::Accepted`] |
+//! | `POST /v1/blades/{slot}/apply` | [`Request::Apply`] | [`Reply::Accepted`] |
 //! | `POST /v1/images` | [`Request::Import`] | [`Reply::Accepted`] |
 //! | `GET /v1/images/{name}/import` | [`Request::ImportProgress`] | [`Reply::ImportProgress`] |
 //! | `POST /v1/images/{name}/publish` | [`Request::Publish`] | [`Reply::Accepted`] |
@@ -64,6 +65,11 @@ pub enum Request {
         slot: Slot,
         /// The blade.
         blade: BladeId,
+    },
+    /// Do what waits until the blade in this slot is off: consent to end its session.
+    Apply {
+        /// The slot.
+        slot: Slot,
     },
     /// Import an image.
     Import(ImportRequest),

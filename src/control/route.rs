@@ -60,6 +60,7 @@ impl Request {
             Self::Move { slot, blade } => {
                 post(format!("/v1/blades/{slot}/move"), Some(&MoveBody { blade: *blade }))
             }
+            Self::Apply { slot } => post(format!("/v1/blades/{slot}/apply"), NOTHING),
             Self::Import(import) => post("/v1/images".to_owned(), Some(import)),
             Self::ImportProgress { name } => get(&format!("/v1/images/{name}/import")),
             Self::Publish { name, published } => {
@@ -93,6 +94,7 @@ impl Request {
                 let (slot, MoveBody { blade }) = (slot.parse()?, read(body)?);
                 Ok(Self::Move { slot, blade })
             }
+            ("POST", ["v1", "blades", slot, "apply"]) => Ok(Self::Apply { slot: slot.parse()? }),
             ("POST", ["v1", "images"]) => read::<ImportRequest>(body).map(Self::Import),
             ("GET", ["v1", "images", name, "import"]) => Ok(Self::ImportProgress { name: name.parse()? }),
             ("POST", ["v1", "images", name, "publish"]) => {
@@ -120,6 +122,7 @@ impl Request {
             Self::Install { .. }
             | Self::Release { .. }
             | Self::Move { .. }
+            | Self::Apply { .. }
             | Self::Import(_)
             | Self::Publish { .. }
             | Self::RemoveImage { .. }
@@ -146,6 +149,7 @@ impl Request {
             Self::Install { .. }
             | Self::Release { .. }
             | Self::Move { .. }
+            | Self::Apply { .. }
             | Self::Import(_)
             | Self::Publish { .. }
             | Self::RemoveImage { .. }
@@ -188,6 +192,7 @@ pub(in crate::control) mod tests {
             Request::Install { slot: slot(), image: name(), replace: true },
             Request::Release { slot: slot() },
             Request::Move { slot: slot(), blade: "b-525400123456".parse().unwrap() },
+            Request::Apply { slot: slot() },
             Request::Import(ImportRequest { name: name(), source, publish: true }),
             Request::ImportProgress { name: name() },
             Request::Publish { name: name(), published: false },

@@ -101,6 +101,7 @@ impl Live {
             }
             Step::MapLun { target, initiator } => self.lio.map_lun(target, initiator),
             Step::Portal { target, portal } => self.lio.portal(target, *portal),
+            Step::RemoveStray { target, stray } => self.lio.remove_stray(target, stray),
             Step::Enable { target } => self.lio.enable(target),
             Step::Disable { target } => self.lio.disable(target),
             Step::RemoveAcl { target, initiator } => self.lio.remove_acl(target, initiator),

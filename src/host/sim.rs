@@ -13,7 +13,7 @@ use std::{
 use crate::{
     error::{Error, Kind, Result},
     host::Host,
-    model::{Chap, Credentials, Iqn, PortName, Secret, VgName, VolumeId},
+    model::{Chap, Credentials, Iqn, PortName, Secret, Stray, VgName, VolumeId},
     observed::{
         AuthState, MapState, ObservedAcl, ObservedBackstore, ObservedChassis, ObservedExport, ObservedTarget,
         Session, TargetSummary, Volumes,
@@ -237,6 +237,11 @@ impl Machine {
             Step::Portal { target, portal } => {
                 self.target(target)?.portals.insert(*portal);
             }
+            Step::RemoveStray { target, stray } => {
+                let found = self.target(target)?;
+                found.strays.remove(stray);
+                found.portals.retain(|portal| *stray != Stray::Portal(portal.to_string()));
+            }
             Step::Enable { target } => {
                 let found = self.target(target)?;
                 if found.acls.values().any(|acl| acl.map != MapState::Mapped) || found.portals.is_empty() {
@@ -296,6 +301,7 @@ fn blank_target() -> ObservedTarget {
         lun: None,
         acls: BTreeMap::new(),
         portals: BTreeSet::new(),
+        strays: BTreeSet::new(),
     }
 }
 

@@ -93,3 +93,28 @@ pub struct Export {
     /// CHAP, one-way or mutual. Never none.
     pub chap: Chap,
 }
+
+/// Something in a target of ours that nobody wished for: by hand, or from an older configuration. Names are configfs's.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stray {
+    /// A mapped LUN besides LUN 0: the initiator's name, the LUN's.
+    MappedLun(String, String),
+    /// A LUN besides LUN 0.
+    Lun(String),
+    /// A portal.
+    Portal(String),
+    /// A TPG besides the first.
+    Tpg(String),
+}
+
+impl fmt::Display for Stray {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MappedLun(initiator, lun) => write!(f, "mapped {lun} of '{initiator}'"),
+            Self::Lun(lun) => f.write_str(lun),
+            Self::Portal(portal) => write!(f, "portal {portal}"),
+            Self::Tpg(tpg) => f.write_str(tpg),
+        }
+    }
+}

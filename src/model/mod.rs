@@ -15,7 +15,7 @@ mod volume;
 pub use blade::{BladeId, Firmware, Hardware, Slot};
 pub use bytes::Bytes;
 pub use iqn::Iqn;
-pub use lio::{Backstore, Chap, Export, NopIn, Portal};
+pub use lio::{Backstore, Chap, Export, NopIn, Portal, Stray};
 pub use mac::Mac;
 pub use names::{Hostname, ImageName, LvName, PortName, VgName};
 pub use profile::{DiskGuid, ExtraPartition, Layout, PartitionKind, Seed};

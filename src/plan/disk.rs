@@ -2,15 +2,15 @@
 //!
 //! Order is safety here. A volume carries its owner's tags from its first moment and `sheath.making` until it is whole;
 //! everything of a target is written before its portal and its `enable`; sessions go before LUNs, LUNs before
-//! backstores, backstores before volumes. A live TPG is never disabled for a change that can be made live.
+//! backstores, backstores before volumes. What LIO holds of it is compared in `export`.
 
 use std::collections::BTreeMap;
 
 use crate::{
     error::{Error, Kind, Result},
-    model::{Backstore, Chap, Export, NopIn, Role, Tag, Volume, VolumeId, VolumeState},
-    observed::{AuthState, MapState, ObservedAcl, ObservedExport, ObservedTarget, SessionKind, Volumes},
-    plan::{Step, volume::clone_steps},
+    model::{Role, Tag, Volume, VolumeId, VolumeState},
+    observed::{ObservedExport, ObservedTarget, Volumes},
+    plan::{Plan, Step, export::change, volume::clone_steps},
     policy::{BladeWish, DiskWish, MakeWish},
 };
 
@@ -19,20 +19,23 @@ use crate::{
 /// # Errors
 /// [`Kind::Missing`] where a volume or an image is not there, [`Kind::Full`] where the pool is too full for another
 /// volume: the blade stays pending with that reason, and nothing has been touched.
-pub fn blade(wish: &BladeWish, volumes: &Volumes, export: &ObservedExport) -> Result<Vec<Step>> {
+pub fn blade(wish: &BladeWish, volumes: &Volumes, export: &ObservedExport) -> Result<Plan> {
     let mut steps = vec![];
     for volume in &wish.releases {
         steps.extend(release(wish, *volume, volumes, export));
     }
-    let Some(disk) = &wish.disk else { return Ok(steps) };
+    let Some(disk) = &wish.disk else { return Ok(Plan { steps, held: vec![] }) };
     let found = find(volumes, disk.export.backstore.volume);
     steps.extend(volume_steps(disk, found, volumes)?);
     // What a release takes away above is not there any more when these run.
     let released = export.target.as_ref().is_some_and(|target| serves_one_of(target, &wish.releases));
     let blank = ObservedExport::default();
-    steps.extend(export_steps(&disk.export, if released { &blank } else { export }));
+    let export_now = if released { &blank } else { export };
+    let in_use = wish.running || export_now.target.as_ref().is_some_and(ObservedTarget::is_in_use);
+    let change = change(&disk.export, export_now, in_use && !wish.interrupt);
+    steps.extend(change.steps);
     steps.extend(adoption_steps(disk, found, export));
-    Ok(steps)
+    Ok(Plan { steps, held: change.held })
 }
 
 /// Returns the steps that take away what a failed installation left: nothing half-made stays behind.
@@ -145,66 +148,4 @@ fn adoption_steps(disk: &DiskWish, found: Option<&Volume>, export: &ObservedExpo
         steps.push(Step::Announce { volume, properties: disk.properties.clone() });
     }
     steps
-}
-
-/// Returns the LIO steps: everything before the portal, the portal before `enable`.
-fn export_steps(export: &Export, found: &ObservedExport) -> Vec<Step> {
-    let Export { backstore, target, initiator, .. } = export;
-    let mut steps = vec![];
-    let wrong_lun = found.target.as_ref().is_some_and(|target| is_other(target, backstore));
-    let old = found.target.as_ref().filter(|_| !wrong_lun);
-    if wrong_lun {
-        steps.push(Step::Disable { target: target.clone() });
-        steps.push(Step::RemoveTarget { target: target.clone() });
-    }
-    if !found.backstore.as_ref().is_some_and(|b| b.enabled && b.profile && b.serial == backstore.serial()) {
-        steps.push(Step::Backstore { backstore: backstore.clone() });
-    }
-    if !old.is_some_and(|target| target.profile) {
-        steps.push(Step::Target { target: target.clone() });
-    }
-    if old.is_none_or(|target| target.lun.is_none()) {
-        steps.push(Step::Lun { target: target.clone(), backstore: backstore.clone() });
-    }
-    let acl = old.and_then(|target| target.acls.get(initiator.as_str()));
-    steps.extend(acl_steps(export, acl));
-    let reached = |portal| old.is_some_and(|target| target.portals.contains(portal));
-    let portals = export.portals.iter().filter(|portal| !reached(portal));
-    steps.extend(portals.map(|portal| Step::Portal { target: target.clone(), portal: *portal }));
-    if !old.is_some_and(|target| target.enabled) {
-        steps.push(Step::Enable { target: target.clone() });
-    }
-    steps
-}
-
-fn is_other(target: &ObservedTarget, backstore: &Backstore) -> bool {
-    target.lun.as_ref().is_some_and(|lun| *lun != (backstore.name(), backstore.hba()))
-}
-
-fn acl_steps(export: &Export, found: Option<&ObservedAcl>) -> Vec<Step> {
-    let Export { backstore, target, initiator, chap, .. } = export;
-    let wanted = match chap {
-        Chap::OneWay => AuthState::OneWay,
-        Chap::Mutual => AuthState::Mutual,
-    };
-    let nopin = pings_for(found);
-    let mut steps = vec![];
-    if !found.is_some_and(|acl| acl.auth == wanted && acl.nopin_timeout == nopin.seconds()) {
-        let (target, initiator) = (target.clone(), initiator.clone());
-        steps.push(Step::Acl { target, initiator, volume: backstore.volume, chap: *chap, nopin });
-    }
-    if !found.is_some_and(|acl| acl.map == MapState::Mapped) {
-        steps.push(Step::MapLun { target: target.clone(), initiator: initiator.clone() });
-    }
-    steps
-}
-
-/// Returns whether LIO is to ping: an operating system answers, iPXE never does. Who is logged in is read with the ACL
-/// itself, so that an agent that has just started does not switch a running blade's pings off and on.
-fn pings_for(found: Option<&ObservedAcl>) -> NopIn {
-    let session = found.and_then(|acl| acl.session.as_ref());
-    match session.map(|session| session.kind) {
-        Some(SessionKind::Os) => NopIn::On,
-        Some(SessionKind::Ipxe) | None => NopIn::Off,
-    }
 }

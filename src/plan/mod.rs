@@ -6,6 +6,7 @@
 mod chassis;
 mod disk;
 mod effect;
+mod export;
 mod step;
 mod volume;
 
@@ -13,6 +14,15 @@ pub use chassis::chassis;
 pub use disk::{blade, undo};
 pub use step::{Changed, Step};
 pub use volume::{admit, leftovers, ready_spare, spare};
+
+/// What is to be done for one blade.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// What can be done now, in order.
+    pub steps: Vec<Step>,
+    /// What would end a session, in order: it waits until the blade is off, or for the operator's consent.
+    pub held: Vec<Step>,
+}
 
 #[cfg(test)]
 mod tests;

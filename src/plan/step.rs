@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt, net::Ipv4Addr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Backstore, Bytes, Chap, ImageName, Iqn, Layout, NopIn, PortName, Portal, Seed, Tag, VolumeId,
+    Backstore, Bytes, Chap, ImageName, Iqn, Layout, NopIn, PortName, Portal, Seed, Stray, Tag, VolumeId,
 };
 
 /// One idempotent step.
@@ -154,6 +154,13 @@ pub enum Step {
         /// Address and port.
         portal: Portal,
     },
+    /// The stray object is gone from the target.
+    RemoveStray {
+        /// The target.
+        target: Iqn,
+        /// What.
+        stray: Stray,
+    },
     /// The TPG is enabled.
     Enable {
         /// The target.
@@ -216,6 +223,7 @@ impl Step {
             | Self::Acl { .. }
             | Self::MapLun { .. }
             | Self::Portal { .. }
+            | Self::RemoveStray { .. }
             | Self::Enable { .. } => "preparing target",
             Self::RemoveVolume { .. }
             | Self::Disable { .. }
@@ -273,6 +281,7 @@ impl fmt::Display for Step {
             Self::Acl { target, initiator, .. } => write!(f, "'{target}' admits '{initiator}'"),
             Self::MapLun { target, initiator } => write!(f, "LUN 0 of '{target}' is mapped to '{initiator}'"),
             Self::Portal { target, portal } => write!(f, "'{target}' is reached at {portal}"),
+            Self::RemoveStray { target, stray } => write!(f, "{stray} is gone from '{target}'"),
             Self::Enable { target } => write!(f, "'{target}' is enabled"),
             Self::Disable { target } => write!(f, "'{target}' is disabled"),
             Self::RemoveAcl { target, initiator } => write!(f, "'{target}' does not admit '{initiator}'"),

@@ -11,7 +11,7 @@ use crate::{
         Host,
         sim::{Machine, Sim},
     },
-    model::{Bytes, PoolUsage, Role, VolumeId},
+    model::{Bytes, PoolUsage, Role, Stray, VolumeId},
     observed::{MapState, ObservedExport},
     policy::{self, BladeWish},
     roster::{Blade, Disk, Grant, GrantedBy},
@@ -48,7 +48,7 @@ fn run_all(host: &Sim, steps: &[Step]) {
 fn steps_for(host: &Sim, wish: &BladeWish) -> Vec<Step> {
     let volume = wish.disk.as_ref().map_or(OLD, |disk| disk.export.backstore.volume);
     let export = host.export(&wish.target, volume).unwrap();
-    blade(wish, &host.volumes().unwrap(), &export).unwrap()
+    blade(wish, &host.volumes().unwrap(), &export).unwrap().steps
 }
 
 /// Returns a machine with a foreign target, and the blade's old disk served where it had one.
@@ -64,6 +64,7 @@ fn prepared(situation: &Situation) -> (Sim, BladeWish) {
             lun: Some(("their-disk".into(), 0)),
             acls: Default::default(),
             portals: Default::default(),
+            strays: Default::default(),
         };
         machine.targets.insert(foreign, target);
     });
@@ -153,7 +154,7 @@ proptest! {
 #[test]
 fn a_fresh_install_writes_everything_before_the_portal_and_the_tags_last() {
     let (_, wish) = prepared(&Situation { granted: true, spare: false, had_disk: false, replace: false });
-    let steps = blade(&wish, &sample::volumes(), &ObservedExport::default()).unwrap();
+    let steps = blade(&wish, &sample::volumes(), &ObservedExport::default()).unwrap().steps;
     let words: Vec<String> =
         steps.iter().map(|step| serde_json::to_value(step).unwrap()["step"].to_string()).collect();
     insta::assert_snapshot!(words.join(" "), @r#""clone" "partition" "seed" "backstore" "target" "lun" "acl" "map-lun" "portal" "enable" "tag" "announce""#);
@@ -240,4 +241,67 @@ fn an_adopted_spare_is_the_blades_by_its_tags() {
     run_all(&host, &steps_for(&host, &wish));
     let volumes = host.volumes().unwrap();
     assert!(matches!(volumes.volumes[&NEW.lv_name()].role, Role::Disk { id: NEW, .. }));
+}
+
+/// Returns the machine with the blade's disk served, somebody logged in, and what `meddle` does to its target.
+fn in_use(meddle: impl FnOnce(&mut crate::observed::ObservedTarget)) -> (Sim, BladeWish) {
+    let (host, wish) = prepared(&Situation { granted: false, spare: false, had_disk: true, replace: false });
+    host.meddle(|machine| {
+        let target = machine.targets.get_mut(&wish.target).unwrap();
+        for (name, acl) in &mut target.acls {
+            let (initiator, kind) = (name.clone(), crate::observed::SessionKind::Os);
+            acl.session = Some(crate::observed::Session { initiator, address: None, kind, id: 1 });
+            acl.nopin_timeout = 15;
+        }
+        meddle(target);
+    });
+    (host, wish)
+}
+
+fn plan_for(host: &Sim, wish: &BladeWish) -> Plan {
+    blade(wish, &host.volumes().unwrap(), &host.export(&wish.target, OLD).unwrap()).unwrap()
+}
+
+#[test]
+fn what_would_end_a_session_waits_until_the_blade_is_off_or_the_operator_agrees() {
+    let old: crate::model::Portal = "10.77.0.9:3260".parse().map(crate::model::Portal).unwrap();
+    for (astray, first) in [(false, "remove-stray"), (true, "disable")] {
+        let (host, wish) = in_use(|target| {
+            target.portals.insert(old);
+            if astray {
+                target.lun = Some(("another".into(), 3));
+            }
+        });
+        let plan = plan_for(&host, &wish);
+        assert_eq!(plan.steps, [], "nothing else is wrong");
+        assert_eq!(serde_json::to_value(&plan.held[0]).unwrap()["step"], first);
+        let agreed = BladeWish { interrupt: true, ..wish.clone() };
+        assert_eq!(plan_for(&host, &agreed), Plan { steps: plan.held.clone(), held: vec![] });
+        // A session that is gone for a moment is not a blade that is off.
+        host.meddle(|machine| {
+            let target = machine.targets.get_mut(&wish.target).unwrap();
+            target.acls.values_mut().for_each(|acl| (acl.session, acl.nopin_timeout) = (None, 0));
+        });
+        assert_eq!(plan_for(&host, &BladeWish { running: true, ..wish.clone() }).held.len(), plan.held.len());
+        let off = plan_for(&host, &wish);
+        assert_eq!((off.steps.len(), off.held.len()), (plan.held.len(), 0));
+        run_all(&host, &off.steps);
+        assert_eq!(plan_for(&host, &wish), Plan::default());
+        assert!(!host.machine().targets[&wish.target].portals.contains(&old));
+    }
+}
+
+#[test]
+fn whom_a_hand_let_in_is_put_out_at_once_and_the_blade_notices_nothing() {
+    let (host, wish) = in_use(|target| {
+        let thief = target.acls.values().next().unwrap().clone();
+        target.acls.insert("iqn.1993-08.org.debian:01:thief".into(), thief);
+        target.strays = [Stray::Lun("lun_7".into()), Stray::Tpg("tpgt_2".into())].into();
+    });
+    let plan = plan_for(&host, &wish);
+    assert_eq!((plan.steps.len(), plan.held.len()), (3, 0));
+    assert!(matches!(&plan.steps[0], Step::RemoveAcl { initiator, .. } if initiator.ends_with("thief")));
+    run_all(&host, &plan.steps);
+    assert_eq!(plan_for(&host, &wish), Plan::default());
+    assert!(host.machine().targets[&wish.target].is_in_use(), "the blade's own session stays");
 }

@@ -29,6 +29,10 @@ pub struct BladeWish {
     pub disk: Option<DiskWish>,
     /// Volumes to take away, with the operator's consent.
     pub releases: Vec<VolumeId>,
+    /// Whether its operating system runs: a session that is gone for a moment comes back.
+    pub running: bool,
+    /// The operator's consent to end the blade's session where a change needs that.
+    pub interrupt: bool,
 }
 
 /// A disk that should exist and be served.
@@ -98,7 +102,14 @@ pub fn wish(config: &Config, id: BladeId, blade: &Blade) -> Result<BladeWish> {
         }),
         (None, None) => None,
     };
-    Ok(BladeWish { blade: id, target, disk, releases: blade.releases.clone() })
+    Ok(BladeWish {
+        blade: id,
+        target,
+        disk,
+        releases: blade.releases.clone(),
+        running: blade.is_running(),
+        interrupt: blade.interrupt,
+    })
 }
 
 fn granted_disk(config: &Config, id: BladeId, blade: &Blade, grant: &Grant) -> Result<DiskWish> {

@@ -97,6 +97,10 @@ pub struct Blade {
     pub grant: Option<Grant>,
     /// Volumes that were its disk, to be taken away: the operator's consent.
     pub releases: Vec<VolumeId>,
+    /// The operator's consent to end its session for what is held back; until the next plan.
+    pub interrupt: bool,
+    /// What waits until nobody is logged in, in words.
+    pub held: Vec<String>,
     /// Whether the machine is to restart when its disk is ready.
     pub restart_due: bool,
     /// The menu on its console.
@@ -148,6 +152,8 @@ impl Blade {
             disk: None,
             grant: None,
             releases: vec![],
+            interrupt: false,
+            held: vec![],
             restart_due: false,
             prompt: None,
             idle: None,
@@ -162,6 +168,11 @@ impl Blade {
     /// Returns whether the blade is where its disk does not belong: refused until the operator moves the disk.
     pub fn is_misplaced(&self) -> bool {
         self.disk.as_ref().is_some_and(|disk| disk.slot != self.slot)
+    }
+
+    /// Returns whether its operating system has logged in since it was last seen to start, and its cable is in.
+    pub fn is_running(&self) -> bool {
+        self.present && self.times.contains_key(&Moment::OsLogin)
     }
 
     /// Returns where the blade is on its way.

@@ -134,6 +134,7 @@ impl Blade {
                 lun: Some((self.backstore.name(), self.backstore.hba())),
                 acls: [(self.initiator.to_string(), acl)].into(),
                 portals: [self.portal].into(),
+                strays: Default::default(),
             }),
         }
     }

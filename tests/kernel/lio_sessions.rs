@@ -1,17 +1,22 @@
 //! LIO with an initiator logged in: who is let in, what a session survives, and what ends it.
 
-use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::{OpenOptionsExt, symlink},
+    path::Path,
+};
 
 use sheath::{
     error::Kind,
     host::{MapState, ObservedExport, SessionKind, keys::MasterKey},
-    model::{Chap, Credentials, NopIn, Secret},
+    model::{Chap, Credentials, NopIn, Secret, Stray},
     plan::Changed,
 };
 
 use crate::{
     blade::{Blade, MIB, PREFIX, ROOT, all_already_true, said},
-    guest::{alone, run, wait_for},
+    guest::{Disk, alone, run, wait_for},
     initiator::Initiator,
 };
 
@@ -206,6 +211,56 @@ fn vm_teardown_under_a_session_leaves_nothing() {
     assert_eq!((names("iscsi"), names("core")), before);
     assert!(all_already_true(&blade.remove()));
     assert!(is_free(&blade), "an exported device is held");
+}
+
+#[test]
+#[ignore = "needs root and LIO in a guest: the lab runs it there"]
+fn vm_what_a_hand_added_is_seen_and_goes_and_the_blade_keeps_its_session() {
+    let _alone = alone();
+    let (blade, disk) = (Blade::new(22), Disk::new("added", 16 * MIB));
+    blade.make();
+    let login = blade.login();
+    let session = blade.session_id();
+    let hba = format!("{ROOT}/core/iblock_922");
+    let added = format!("{hba}/added");
+    fs::create_dir_all(&added).unwrap();
+    fs::write(format!("{added}/control"), format!("udev_path={}", disk.path().display())).unwrap();
+    fs::write(format!("{added}/enable"), "1").unwrap();
+    let (lun, acl) = (blade.tpg("lun/lun_7"), blade.tpg(&format!("acls/{}", blade.initiator)));
+    fs::create_dir(&lun).unwrap();
+    symlink(&added, format!("{lun}/x")).unwrap();
+    fs::create_dir(format!("{acl}/lun_5")).unwrap();
+    symlink(&lun, format!("{acl}/lun_5/y")).unwrap();
+    fs::create_dir(blade.tpg("np/127.0.0.1:4999")).unwrap();
+    fs::create_dir(blade.tpg("np/[::1]:4998")).unwrap();
+    let tpg = format!("{ROOT}/iscsi/{}/tpgt_2", blade.target);
+    fs::create_dir(&tpg).unwrap();
+    fs::write(format!("{tpg}/enable"), "1").unwrap();
+
+    let seen = blade.export().target.unwrap();
+    let strays = [
+        Stray::MappedLun(blade.initiator.to_string(), "lun_5".into()),
+        Stray::Lun("lun_7".into()),
+        Stray::Portal("[::1]:4998".into()),
+        Stray::Tpg("tpgt_2".into()),
+    ];
+    assert_eq!(seen.strays, strays.clone().into());
+    assert_eq!(seen.portals.len(), 2);
+    for stray in strays.iter().chain([&Stray::Portal("127.0.0.1:4999".into())]) {
+        assert_eq!(said(blade.lio.remove_stray(&blade.target, stray)), Changed::Changed, "{stray}");
+        assert_eq!(said(blade.lio.remove_stray(&blade.target, stray)), Changed::AlreadyTrue, "{stray}");
+    }
+    for ours in [Stray::Lun("lun_0".into()), Stray::Tpg("tpgt_1".into()), Stray::Lun("../np".into())] {
+        assert_eq!(blade.lio.remove_stray(&blade.target, &ours).unwrap_err().kind(), Kind::Invalid, "{ours}");
+    }
+    assert_eq!(blade.session_id(), session);
+    let read = fs::read(Path::new("/dev").join(login.disk())).unwrap();
+    assert_eq!(read.len() as u64, 64 * MIB);
+    drop(login);
+    wait_for("the end of the session", || blade.session_id().is_none().then_some(()));
+    assert_eq!(blade.export(), blade.desired());
+    blade.remove();
+    [added, hba].iter().for_each(|folder| fs::remove_dir(folder).unwrap());
 }
 
 /// Returns whether nobody holds the blade's device.

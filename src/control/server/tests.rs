@@ -103,6 +103,7 @@ fn a_blade() -> BladeView {
         target: Some("iqn.2026-11.org:b".into()),
         session: Some(a_session()),
         problem: None,
+        held: vec!["LUN 0".into()],
         times: BTreeMap::from([(Moment::Seen, 1), (Moment::OsLogin, 2)]),
         hardware: Hardware { serial: Some("S\n1".into()), ..Hardware::default() },
     }
@@ -131,6 +132,7 @@ fn a_plan() -> PlanView {
     PlanView {
         subject: "b-525400123456".into(),
         steps: vec![Step::Announce { volume, properties }],
+        held: vec![],
         problem: None,
     }
 }

@@ -76,7 +76,11 @@ impl Core {
         // Its operating system has run since: this is another boot.
         if request.ask == Ask::Start && blade.times.contains_key(&Moment::OsLogin) {
             blade.begin_boot(now);
+            if !blade.held.is_empty() {
+                self.converge(id, "restarts");
+            }
         }
+        let Some(blade) = self.roster.blades.get_mut(&id) else { return };
         blade.ip = Some(request.peer);
         blade.note(Moment::Script, now);
         if request.ask == Ask::Start {

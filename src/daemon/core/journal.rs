@@ -51,10 +51,12 @@ pub enum Kind {
     Problem,
     /// It is again.
     Solved,
+    /// A change waits until its blade is off.
+    Held,
 }
 
 /// Kind, its word, its MESSAGE_ID (made once with `systemd-id128 new`), its log level.
-const KINDS: [(Kind, &str, &str, log::Level); 16] = [
+const KINDS: [(Kind, &str, &str, log::Level); 17] = [
     (Kind::Seen, "seen", "6a0f7be2c1f54d0c9d2b1e8f50a3c701", log::Level::Info),
     (Kind::Gone, "gone", "6a0f7be2c1f54d0c9d2b1e8f50a3c702", log::Level::Info),
     (Kind::Moved, "moved", "6a0f7be2c1f54d0c9d2b1e8f50a3c703", log::Level::Info),
@@ -71,6 +73,7 @@ const KINDS: [(Kind, &str, &str, log::Level); 16] = [
     (Kind::Config, "config", "6a0f7be2c1f54d0c9d2b1e8f50a3c70e", log::Level::Info),
     (Kind::Problem, "problem", "6a0f7be2c1f54d0c9d2b1e8f50a3c70f", log::Level::Warn),
     (Kind::Solved, "solved", "6a0f7be2c1f54d0c9d2b1e8f50a3c710", log::Level::Info),
+    (Kind::Held, "held", "6a0f7be2c1f54d0c9d2b1e8f50a3c711", log::Level::Warn),
 ];
 
 /// How many past events are kept for `sheath events`.

@@ -74,6 +74,9 @@ impl Core {
             self.presence.fdb.retain(|_, learnt| *learnt != port);
             for blade in self.roster.unplugged(slot) {
                 self.tell(EventKind::Gone, blade, "gone: no carrier");
+                if self.roster.blades.get(&blade).is_some_and(|blade| !blade.held.is_empty()) {
+                    self.converge(blade, "gone");
+                }
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::{
     host::Host,
     model::{BladeId, ImageName, Role, Slot, Tag, VolumeState},
     observed::{SessionKind, Volumes},
-    plan::Step,
+    plan::{Plan, Step},
     policy::{self, BladeWish, chassis::ChassisWish},
     roster::GrantedBy,
     status::{ImportProgress, PlanView},
@@ -31,6 +31,7 @@ impl Core {
             Request::Install { slot, image, replace } => self.operator_install(slot, &image, replace),
             Request::Release { slot } => self.operator_release(slot),
             Request::Move { slot, blade } => self.operator_move(slot, blade),
+            Request::Apply { slot } => self.operator_apply(slot),
             Request::Import(request) => self.operator_import(request),
             Request::ImportProgress { name } => self.import_progress(&name),
             Request::Publish { name, published } => self.operator_publish(name, published),
@@ -117,6 +118,21 @@ impl Core {
             self.run_steps(Subject::Blade(id), "moved by the operator", steps);
         }
         Ok(accepted(format!("the disk of blade {id} belongs to slot {slot} now")))
+    }
+
+    fn operator_apply(&mut self, slot: Slot) -> Result<Reply> {
+        let (id, blade) = self.blade_in(slot).ok_or_else(|| nobody(slot))?;
+        if blade.held.is_empty() {
+            return Err(Error::new(
+                Kind::Missing,
+                format!("apply slot {slot}: nothing waits, see 'sheath plan'"),
+            ));
+        }
+        if let Some(blade) = self.roster.blades.get_mut(&id) {
+            blade.interrupt = true;
+        }
+        self.converge(id, "the operator's consent");
+        Ok(accepted(format!("what waited for blade {id} in slot {slot} is done now; its session ends")))
     }
 
     fn operator_import(&mut self, request: ImportRequest) -> Result<Reply> {
@@ -248,19 +264,20 @@ impl Core {
 
 /// Returns what would be done now, subject by subject. One that cannot be planned says why and hides no other.
 fn preview(host: &dyn Host, chassis: &ChassisWish, wishes: &[BladeWish], volumes: &Volumes) -> Vec<PlanView> {
-    let mut plans = vec![view("chassis".into(), apply::chassis_steps(host, chassis))];
+    let chassis = apply::chassis_steps(host, chassis).map(|steps| Plan { steps, held: vec![] });
+    let mut plans = vec![view("chassis".into(), chassis)];
     plans.extend(wishes.iter().map(|wish| {
-        let steps = apply::blade_steps(host, wish, volumes);
-        view(format!("blade {}", wish.blade), steps)
+        let plan = apply::blade_plan(host, wish, volumes);
+        view(format!("blade {}", wish.blade), plan)
     }));
-    plans.retain(|plan| !plan.steps.is_empty() || plan.problem.is_some());
+    plans.retain(|plan| !plan.steps.is_empty() || !plan.held.is_empty() || plan.problem.is_some());
     plans
 }
 
-fn view(subject: String, steps: Result<Vec<Step>>) -> PlanView {
-    match steps {
-        Ok(steps) => PlanView { subject, steps, problem: None },
-        Err(error) => PlanView { subject, steps: vec![], problem: Some(error.chain()) },
+fn view(subject: String, plan: Result<Plan>) -> PlanView {
+    match plan {
+        Ok(Plan { steps, held }) => PlanView { subject, steps, held, problem: None },
+        Err(error) => PlanView { subject, steps: vec![], held: vec![], problem: Some(error.chain()) },
     }
 }
 

@@ -216,7 +216,7 @@ fn a_kill_after_any_number_of_steps_converges_at_the_next_start() {
         let _answer = bench.send(1, 1, choice);
         let job = locked(&bench.jobs).pop_front().expect("a job for the blade");
         let crate::apply::Work::Blade { wish, volumes } = job.work else { panic!("not a blade's job") };
-        let steps = crate::apply::blade_steps(bench.host.as_ref(), &wish, &volumes).unwrap();
+        let steps = crate::apply::blade_plan(bench.host.as_ref(), &wish, &volumes).unwrap().steps;
         steps.iter().take(survived).for_each(|step| drop(bench.host.run(step)));
         // kill -9: the line is gone, the machine and the state folder are as they are.
         let mut bench = Bench::resumed(sample::config(), bench.host, bench.dir);
@@ -541,4 +541,32 @@ fn an_event_that_changes_nothing_lasting_writes_no_file() {
     assert_eq!(written(), before);
     bench.install(1);
     assert_ne!(written(), before);
+}
+
+#[test]
+fn a_change_that_would_end_a_session_is_told_waits_and_is_done_when_the_operator_agrees() {
+    let mut bench = Bench::new(sample::config());
+    bench.plug(1, 1);
+    bench.install(1);
+    bench.ask(1, Ask::Start);
+    let wish = bench.core.wish(sample::blade_id(1)).unwrap();
+    let initiator = wish.disk.as_ref().unwrap().export.initiator.clone();
+    let session = Session { initiator: initiator.to_string(), address: None, kind: SessionKind::Os, id: 1 };
+    let old = crate::model::Portal("10.77.0.1:4000".parse().unwrap());
+    bench.host.meddle(|machine| {
+        let target = machine.targets.get_mut(&wish.target).unwrap();
+        target.portals.insert(old);
+        target.acls.get_mut(initiator.as_str()).unwrap().session = Some(session.clone());
+    });
+    let stale = |bench: &Bench| bench.host.machine().targets[&wish.target].portals.contains(&old);
+    bench.core.handle(Event::Session(sample::blade_id(1), Some(session)));
+    bench.settle();
+    let held = bench.core.blades()[0].held.clone();
+    assert!(held.len() == 1 && held[0].contains("10.77.0.1:4000"), "{held:?}");
+    assert!(stale(&bench) && bench.events("held") == 1);
+    bench.operate(Request::Apply { slot: sample::slot(1) }).unwrap();
+    assert!(!stale(&bench) && bench.core.blades()[0].held.is_empty());
+    let again = bench.operate(Request::Apply { slot: sample::slot(1) });
+    assert_eq!(again.unwrap_err().kind(), Kind::Missing);
+    assert!(!bench.core.roster.blades[&sample::blade_id(1)].interrupt, "the consent was for once");
 }

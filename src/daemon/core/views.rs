@@ -60,6 +60,7 @@ impl Core {
             target: volume.and_then(|_| policy::target_of(&self.config, id).ok()).map(|iqn| iqn.to_string()),
             session: blade.session.clone(),
             problem: blade.problem.clone(),
+            held: blade.held.clone(),
             times: blade.times.clone(),
             hardware: blade.hardware.clone(),
         }

@@ -223,6 +223,7 @@ impl Core {
         }
         let now = self.now();
         let served = report.wish.as_ref().and_then(|wish| wish.disk.as_ref());
+        self.note_held(id, report);
         let Some(blade) = self.roster.blades.get_mut(&id) else { return };
         if let Some(failure) = &report.failure {
             (blade.problem, blade.ready) = (Some(failure.to_string()), false);
@@ -231,7 +232,9 @@ impl Core {
         }
         blade.problem = None;
         let volume = served.map(|disk| disk.export.backstore.volume);
-        blade.ready = volume.is_some() && blade.disk.as_ref().map(|disk| disk.volume) == volume;
+        // A target that leads to another disk waits to be made anew.
+        let astray = report.held.iter().any(|step| matches!(step, Step::RemoveTarget { .. }));
+        blade.ready = volume.is_some() && !astray && blade.disk.as_ref().map(|disk| disk.volume) == volume;
         if blade.ready {
             blade.note(Moment::TargetReady, now);
         }
@@ -244,6 +247,28 @@ impl Core {
         }
         drop(watched);
         self.answer_parked(|parked| parked.blade == id);
+    }
+
+    /// Notes what a plan left for when the blade is off, and takes the consent back that a plan has used.
+    fn note_held(&mut self, id: BladeId, report: &Report) {
+        let held: Vec<String> = report.held.iter().map(ToString::to_string).collect();
+        let used = report.wish.as_ref().is_some_and(|wish| wish.interrupt);
+        let Some(blade) = self.roster.blades.get(&id) else { return };
+        if blade.held == held && !used {
+            return;
+        }
+        let text = format!(
+            "{}: would end its session, so it waits until the blade is off, or for 'sheath blade apply {}'",
+            held.join("; "),
+            blade.slot
+        );
+        let is_news = !held.is_empty() && blade.held != held;
+        if let Some(blade) = self.roster.blades.get_mut(&id) {
+            (blade.held, blade.interrupt) = (held, blade.interrupt && !used);
+        }
+        if is_news {
+            self.tell(EventKind::Held, id, &text);
+        }
     }
 
     /// What is done when nothing is asked for and the volumes have changed: spares made, half-made volumes that nobody

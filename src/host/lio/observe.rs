@@ -3,7 +3,7 @@
 //! An export is read through the paths that we set, some thirty files, however many targets there are. The list of all
 //! targets walks them. Objects may go while we look; what is gone is not an error. Comparing is left to `plan`.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use super::{
     BACKSTORE_PREFIX, LUN, Lio, TPG,
@@ -17,7 +17,7 @@ use crate::{
         ObservedExport, ObservedTarget, Session, TargetSummary,
         configfs::{Node, none_if_missing},
     },
-    model::{Iqn, VolumeId},
+    model::{Iqn, Stray, VolumeId},
 };
 
 /// A folder beside the targets that is not one.
@@ -82,11 +82,20 @@ impl Lio {
             lun: lun_device(&tpg.at("lun").at(LUN))?
                 .map(|device| (device.name().to_owned(), hba_of(&device))),
             acls: std::collections::BTreeMap::new(),
-            portals: tpg.at("np").folders()?.iter().filter_map(|name| portal(name)).collect(),
+            portals: BTreeSet::new(),
+            strays: strays(target, &tpg)?,
         };
+        for name in tpg.at("np").folders()? {
+            match portal(&name) {
+                Some(portal) => drop(observed.portals.insert(portal)),
+                None => drop(observed.strays.insert(Stray::Portal(name))),
+            }
+        }
         for name in acls.folders()? {
-            let acl = self.observe_acl(&acls.at(&name), &tpg, volume)?;
-            observed.acls.insert(name, acl);
+            let node = acls.at(&name);
+            let mapped = besides(&node, LUN, "lun_")?;
+            observed.strays.extend(mapped.map(|lun| Stray::MappedLun(name.clone(), lun)));
+            observed.acls.insert(name, self.observe_acl(&node, &tpg, volume)?);
         }
         Ok(observed)
     }
@@ -108,6 +117,17 @@ impl Lio {
         }
         Ok(summary)
     }
+}
+
+/// Returns the TPGs and LUNs that are not ours.
+fn strays(target: &Node, tpg: &Node) -> Result<BTreeSet<Stray>> {
+    let luns = besides(&tpg.at("lun"), LUN, "lun_")?.map(Stray::Lun);
+    Ok(besides(target, TPG, "tpgt_")?.map(Stray::Tpg).chain(luns).collect())
+}
+
+/// Returns the objects of a kind in a folder besides the one that is ours.
+fn besides<'a>(folder: &Node, ours: &'a str, kind: &'a str) -> Result<impl Iterator<Item = String> + 'a> {
+    Ok(folder.folders()?.into_iter().filter(move |name| name.starts_with(kind) && name != ours))
 }
 
 /// Adds what one TPG holds.
@@ -199,6 +219,7 @@ mod tests {
             )]
             .into(),
             portals: [Fake::portal()].into(),
+            strays: [Stray::Lun("lun_1".into())].into(),
         };
         assert_eq!(seen, right);
         assert!(fake.run_all().iter().all(|changed| *changed == Changed::AlreadyTrue));

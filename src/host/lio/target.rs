@@ -7,7 +7,7 @@ use super::{LUN, Lio, TPG, any, backstore::exports, profile};
 use crate::{
     error::{Error, Kind, Result},
     host::configfs::Node,
-    model::{Backstore, Iqn, Portal},
+    model::{Backstore, Iqn, Portal, Stray},
     plan::Changed,
 };
 
@@ -87,6 +87,37 @@ impl Lio {
                 .while_doing(what()),
             _ => e.while_doing(what()),
         })
+    }
+
+    /// Makes the stray object gone from the target, with all below it.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] where the name is not one, or is of what we put there; all that could not be removed.
+    pub fn remove_stray(&self, target: &Iqn, stray: &Stray) -> Result<Changed> {
+        let (node, tpg) = (self.target_node(target)?, self.tpg(target)?);
+        let what = || format!("remove {stray} from '{target}'");
+        let found = match stray {
+            Stray::MappedLun(initiator, lun) => tpg.at("acls").child(initiator)?.child(lun)?,
+            Stray::Lun(lun) => tpg.at("lun").child(lun)?,
+            Stray::Portal(portal) => tpg.at("np").child(portal)?,
+            Stray::Tpg(tag) => node.child(tag)?,
+        };
+        if matches!(found.name(), TPG | LUN) {
+            return Err(Error::invalid(what()).because("it is the one that we made"));
+        }
+        if !found.exists() {
+            return Ok(Changed::AlreadyTrue);
+        }
+        let mut faults = Faults::default();
+        match stray {
+            Stray::MappedLun(..) | Stray::Lun(_) => remove_linked(&found, &mut faults),
+            Stray::Portal(_) => faults.add(found.remove()),
+            Stray::Tpg(_) => {
+                faults.add(found.set("enable", "0"));
+                remove_tpg(&found, &mut faults);
+            }
+        }
+        faults.end(what)
     }
 
     /// Makes the TPG enabled: its portals answer.
