@@ -34,7 +34,9 @@ case " $missing " in
 esac
 # shellcheck disable=SC2086 # lists of words
 $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends --allow-downgrades $missing $extra
-# The archive keyring must know the release that the guests are made of.
-keyring=/usr/share/keyrings/debian-archive-trixie-stable.gpg
-[ -e "$keyring" ] || [ "${1:-all}" = build ] ||
-  { echo "deps: $keyring is missing: upgrade debian-archive-keyring" >&2; exit 1; }
+# The archive keyring must know the releases that the guests are made of.
+for release in bookworm trixie; do
+  keyring=/usr/share/keyrings/debian-archive-$release-stable.gpg
+  [ -e "$keyring" ] || [ "${1:-all}" = build ] ||
+    { echo "deps: $keyring is missing: upgrade debian-archive-keyring" >&2; exit 1; }
+done

@@ -1,13 +1,13 @@
 #!/bin/sh
-# A Debian 13 for the appliance guest, as a tar on OUT: everything our package depends on, and no service of its own
+# A Debian for the appliance guest, as a tar on OUT: everything our package depends on, and no service of its own
 # that would touch LIO, the slots' NICs or DHCP. The guest agent makes the bridge, the tests install the package.
-#   appliance.sh OUT
+#   appliance.sh RELEASE OUT      RELEASE is bookworm or trixie
 set -eu
-out=$1
+release=$1; out=$2
 packages=linux-image-amd64,initramfs-tools,zstd,systemd-sysv,udev,dbus,kmod,iproute2,iputils-ping,procps,less
 packages=$packages,lvm2,thin-provisioning-tools,targetcli-fb,open-iscsi,dnsmasq-base,ipxe,ethtool,tcpdump
 packages=$packages,qemu-guest-agent,qemu-utils,curl,ca-certificates,e2fsprogs,fdisk,parted,dosfstools,mtools
-packages=$packages,bash-completion,man-db,python3-minimal,strace,fio,jq
+packages=$packages,bash-completion,man-db,python3-minimal,strace,fio,jq,libiscsi-bin
 
 # Set up before any package is configured: the initramfs is then made once, small (it only has to mount /dev/vda),
 # and already knows the names of the slots' NICs.
@@ -44,4 +44,4 @@ mmdebstrap --format=tar --variant=minbase --include=$packages \
   --customize-hook='for t in hvc0 ttyS0; do printf "[Service]\nExecStart=\nExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200 %%I linux\n" > "$1/etc/systemd/system/serial-getty@$t.service.d/autologin.conf"; done' \
   --customize-hook='chroot "$1" systemctl enable serial-getty@hvc0.service' \
   --customize-hook='echo "[ -z \"\$PS1\" ] || . /usr/share/bash-completion/bash_completion" >> "$1/root/.bashrc"' \
-  trixie "$out"
+  "$release" "$out"

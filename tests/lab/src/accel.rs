@@ -9,6 +9,7 @@ use crate::cache::Cache;
 use crate::error::{Attempt, Result};
 use crate::images;
 use crate::phase;
+use crate::release::Release;
 use crate::tool::Tool;
 use crate::wait::{secs, until};
 
@@ -34,7 +35,7 @@ impl Accel {
         if !openable("/dev/kvm") {
             return Ok(Accel::Tcg);
         }
-        let kernel = images::appliance(cache)?.join("vmlinuz");
+        let kernel = images::appliance(cache, Release::default())?.join("vmlinuz");
         let stamp = cache.root().join("kvm-probe");
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let known = fs::read_to_string(&stamp).unwrap_or_default();

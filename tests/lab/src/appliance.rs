@@ -1,4 +1,4 @@
-//! The appliance guest: a Debian 13 with systemd, one NIC per chassis slot, an empty disk for the pool, and a guest agent.
+//! The appliance guest: a Debian with systemd, one NIC per chassis slot, an empty disk for the pool, and a guest agent.
 //! It starts from a saved state of itself, booted and idle (`images` makes that once), so a test has it in seconds.
 //! It has nothing of the product in it: the test hands in a payload and installs it.
 //!
@@ -68,7 +68,7 @@ impl Appliance {
     /// Boots an appliance from its kernel, and waits until its start-up is over. For the saved state, and for tests of
     /// a start of the machine.
     pub(crate) fn cold(lab: &Lab) -> Result<Self> {
-        let image = images::appliance(lab.cache())?;
+        let image = images::appliance(lab.cache(), lab.release())?;
         overlay(&image.join("root.qcow2"), &root_disk(lab))?;
         let machine = machine(lab)?;
         let mut guest = machine.start()?;
@@ -223,7 +223,7 @@ pub(crate) fn root_disk(lab: &Lab) -> PathBuf {
 
 /// Returns the machine that a saved state fits: the same for every run but for the run's folder.
 pub(crate) fn machine(lab: &Lab) -> Result<Machine> {
-    let image = images::appliance(lab.cache())?;
+    let image = images::appliance(lab.cache(), lab.release())?;
     let pool = lab.path("appliance-pool.qcow2");
     blank(&pool, POOL_SIZE)?;
     let mut machine = Machine::new(lab, "appliance", SIZE);

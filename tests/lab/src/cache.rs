@@ -104,8 +104,9 @@ impl Cache {
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let Some(rest) = name.strip_prefix(&format!("{kind}-")) else { continue };
-            let partial = rest.ends_with(".partial");
-            let artifact = rest.len() == KEY_DIGITS && rest.bytes().all(|b| b.is_ascii_hexdigit());
+            // Another kind's name may begin with this one's: what follows must be a key, and nothing more.
+            let is_key = |text: &str| text.len() == KEY_DIGITS && text.bytes().all(|b| b.is_ascii_hexdigit());
+            let (partial, artifact) = (rest.strip_suffix(".partial").is_some_and(is_key), is_key(rest));
             if partial || (artifact && !keep.is_empty() && name != keep) {
                 fs::remove_dir_all(entry.path())
                     .attempt(|| format!("remove '{}'", entry.path().display()))?;
@@ -167,6 +168,18 @@ mod tests {
             })
             .unwrap();
         assert!(made, "the second making begins with an empty folder");
+        fs::remove_dir_all(cache.root()).unwrap();
+    }
+
+    #[test]
+    fn a_kind_never_sweeps_another_whose_name_goes_on() {
+        let cache = empty("kinds");
+        let other = cache.artifact("booted-bookworm", &["v1"], |_| Ok(())).unwrap();
+        let half_made = cache.root().join("booted-bookworm-0123456789ab.partial");
+        fs::create_dir(&half_made).unwrap();
+        cache.artifact("booted", &["v1"], |_| Ok(())).unwrap();
+        cache.artifact("booted", &["v2"], |_| Ok(())).unwrap();
+        assert!(other.is_dir() && half_made.is_dir());
         fs::remove_dir_all(cache.root()).unwrap();
     }
 

@@ -10,6 +10,7 @@ use crate::error::{Attempt, Result};
 use crate::machine::{blank, qemu_version};
 use crate::payload::Payload;
 use crate::phase;
+use crate::release::Release;
 use crate::run::Lab;
 use crate::tool::Tool;
 use crate::wait::secs;
@@ -23,14 +24,17 @@ const SAVED_STATE: &str = "started up, all cables out, synced";
 /// Room for a Debian; a blade's own disk is larger, and its root partition grows.
 const GOLDEN_SIZE: &str = "2G";
 
-/// Returns the folder with the appliance's `root.qcow2`, `vmlinuz` and `initrd.img`.
+/// Returns the folder with a release's appliance: `root.qcow2`, `vmlinuz` and `initrd.img`.
 ///
 /// # Errors
 /// When a tool is missing or the Debian archive cannot be reached.
-pub fn appliance(cache: &Cache) -> Result<PathBuf> {
-    cache.artifact("appliance", &[APPLIANCE, APPLIANCE_DISK], |dir| {
+pub fn appliance(cache: &Cache, release: Release) -> Result<PathBuf> {
+    let codename = release.codename();
+    cache.artifact(&release.kind("appliance"), &[APPLIANCE, APPLIANCE_DISK, codename], |dir| {
         let tar = dir.join("root.tar");
-        phase::timed("appliance: packages", || recipe(&[], dir, ("appliance.sh", APPLIANCE), &[&tar]))?;
+        phase::timed("appliance: packages", || {
+            recipe(&[], dir, ("appliance.sh", APPLIANCE), &[Path::new(codename), &tar])
+        })?;
         // Files keep their owners: as root, or as root of a user namespace that has the caller's subordinate ids.
         let ids: &[&str] = match nix::unistd::geteuid().is_root() {
             true => &[],
@@ -47,14 +51,14 @@ pub fn appliance(cache: &Cache) -> Result<PathBuf> {
 /// # Errors
 /// When the appliance does not boot.
 pub fn booted(lab: &Lab) -> Result<PathBuf> {
-    let image = appliance(lab.cache())?;
+    let image = appliance(lab.cache(), lab.release())?;
     let made_from =
         [machine(lab)?.identity(), qemu_version()?, lab.accel().identity(), SAVED_STATE.to_owned()];
     let made_from: Vec<&str> = made_from.iter().map(String::as_str).collect();
     // The image's folder is named by its key, and the machine's identity has that name.
     debug_assert!(made_from[0].contains(&*image.to_string_lossy()));
-    lab.cache().artifact("booted", &made_from, |dir| {
-        let run = Lab::with("boot", lab.cache().clone(), lab.accel())?;
+    lab.cache().artifact(&lab.release().kind("booted"), &made_from, |dir| {
+        let run = Lab::with("boot", lab.cache().clone(), lab.accel())?.on(lab.release());
         let mut guest = phase::timed("appliance: first boot", || Appliance::cold(&run))?;
         guest.ok("sync")?;
         guest.save(&dir.join("memory"))?;

@@ -1,7 +1,7 @@
 //! The lab: guests for the tests, driven from Rust, with no hardware, no KVM and no root.
 //!
 //! ```text
-//!   this process ── QMP, guest agent, console ──► Appliance   Debian 13, systemd, LIO, LVM; slot1 … slot8
+//!   this process ── QMP, guest agent, console ──► Appliance   Debian, systemd, LIO, LVM; slot1 … slot8
 //!        │                                            ║ ║      a cable is a unix socket between two QEMUs
 //!        └────────── QMP, console ─────────────► Blade Blade   no disk; BIOS or UEFI; starts from the network
 //! ```
@@ -43,6 +43,7 @@ mod machine;
 mod payload;
 pub mod phase;
 mod qmp;
+mod release;
 mod run;
 pub mod selftest;
 pub mod stage;
@@ -60,6 +61,7 @@ pub use console::Console;
 pub use error::{Error, Result};
 pub use payload::Payload;
 pub use qmp::Qmp;
+pub use release::Release;
 pub use run::Lab;
 pub use stage::Stage;
 pub use wait::{secs, until};

@@ -1,4 +1,5 @@
-//! One run of the lab: the folder with its guests' sockets, disks and logs, the cache, and the accelerator.
+//! One run of the lab: the folder with its guests' sockets, disks and logs, the cache, the accelerator, and
+//! the release that its appliance is made of.
 //! The folder goes when the run ends well; after a failure (or with `SHEATH_LAB_KEEP`) it stays, and is named.
 
 use std::fs;
@@ -9,6 +10,7 @@ use crate::accel::Accel;
 use crate::cache::Cache;
 use crate::error::{Attempt, Result};
 use crate::phase;
+use crate::release::Release;
 
 /// A run of the lab. Drop it after its guests.
 #[derive(Debug)]
@@ -16,6 +18,7 @@ pub struct Lab {
     dir: PathBuf,
     cache: Cache,
     accel: Accel,
+    release: Release,
 }
 
 impl Lab {
@@ -36,7 +39,14 @@ impl Lab {
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("sheath-lab.{}.{run}.{name}", std::process::id()));
         fs::create_dir_all(&dir).attempt(|| format!("make run folder '{}'", dir.display()))?;
-        Ok(Lab { dir, cache, accel })
+        Ok(Lab { dir, cache, accel, release: Release::default() })
+    }
+
+    /// Makes the run's appliance one of this release.
+    #[must_use]
+    pub fn on(mut self, release: Release) -> Self {
+        self.release = release;
+        self
     }
 
     /// Returns the run's folder.
@@ -57,6 +67,11 @@ impl Lab {
     /// Returns how guests are run.
     pub fn accel(&self) -> Accel {
         self.accel
+    }
+
+    /// Returns what the run's appliance is made of.
+    pub fn release(&self) -> Release {
+        self.release
     }
 }
 

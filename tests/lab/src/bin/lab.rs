@@ -30,8 +30,10 @@ fn main() -> ExitCode {
 /// Makes all that is kept.
 fn images() -> sheath_lab::Result<()> {
     let lab = sheath_lab::Lab::new("images")?;
+    let older = sheath_lab::Lab::new("images")?.on(sheath_lab::Release::Bookworm);
     sheath_lab::phase::timed("images", || {
         sheath_lab::images::booted(&lab)?;
+        sheath_lab::images::booted(&older)?;
         sheath_lab::images::golden(&lab).map(|_| ())
     })
 }
