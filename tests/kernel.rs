@@ -1,8 +1,9 @@
 //! The kernel tier: real configfs, LIO, device-mapper, LVM thin, netlink and udev, an iSCSI initiator that logs in.
 //!
-//! [`kernel`] starts the lab's appliance (a stock Debian 13 kernel, systemd as PID 1) and runs this very program in it,
-//! which then runs the `vm_` tests below: they change the kernel that they run on, so they are ignored unless asked for
-//! and refuse to run outside a guest (`SHEATH_GUEST=1`). `SHEATH_TESTS=vm_a_word` runs only those of this name.
+//! Each `kernel_…` test starts an appliance of the lab (a stock Debian kernel, systemd as PID 1) and runs this very
+//! program in it, which then runs the `vm_` tests below: they change the kernel that they run on, so they are ignored
+//! unless asked for and refuse to run outside a guest (`SHEATH_GUEST=1`). `SHEATH_TESTS=vm_a_word` runs only those of
+//! this name.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::disallowed_methods, reason = "tests drive the guest's own tools and wait for its devices")]
@@ -24,7 +25,7 @@ mod lvm;
 #[path = "kernel/net.rs"]
 mod net;
 
-use sheath_lab::{Appliance, Lab, Payload, phase::say, secs};
+use sheath_lab::{Appliance, Lab, Payload, Release, phase::say, secs};
 
 /// Makes the guest what the tests expect: modules, folders, the product's own program for the import's sandbox.
 const PREPARE: &str = "mkdir -p /etc/target/pr /etc/target/alua \
@@ -35,21 +36,46 @@ const PREPARE: &str = "mkdir -p /etc/target/pr /etc/target/alua \
 /// Emulated, all of it has taken four minutes; a neighbour on the same cores may double and double that.
 const BOUND: std::time::Duration = secs(1200);
 
-/// Runs the `vm_` tests in the lab's appliance and shows what they say.
 #[test]
-fn kernel() {
-    let lab = Lab::new("kernel").unwrap();
+fn kernel_6_12() {
+    run_on(Release::Trixie);
+}
+
+#[test]
+fn kernel_6_1() {
+    run_on(Release::Bookworm);
+}
+
+/// Runs the `vm_` tests in an appliance of this release and shows what they say.
+fn run_on(release: Release) {
+    let lab = Lab::new("kernel").unwrap().on(release);
     let payload = Payload::new()
         .file("kernel", std::env::current_exe().unwrap())
         .file("sheath", env!("CARGO_BIN_EXE_sheath"));
     let mut appliance = Appliance::booted(&lab, &payload).unwrap();
+    let version = appliance.ok("uname -r").unwrap();
+    assert!(version.starts_with(&format!("{}.", release.kernel())), "this kernel is {version}");
+    if !runs_here(&mut appliance) {
+        return say(&format!(
+            "skipped on Linux {}: built for a newer C library than its Debian has",
+            version.trim()
+        ));
+    }
     appliance.ok(PREPARE).unwrap();
     let which = std::env::var("SHEATH_TESTS").unwrap_or_else(|_| "vm_".into());
     let command = format!(
         "SHEATH_GUEST=1 SHEATH_TEST_DISK=/dev/vdb /payload/kernel --ignored --test-threads=1 {which} 2>&1"
     );
     let output = appliance.agent().run_within(&command, BOUND).unwrap();
-    say(&output.stdout);
+    say(&format!("Linux {}\n{}", version.trim(), output.stdout));
     assert_eq!(output.code, 0, "tests failed in the guest");
     assert!(output.stdout.contains("test result: ok"), "no test ran in the guest");
+}
+
+/// Returns whether this program starts there: one that was built on a newer Debian may not.
+fn runs_here(appliance: &mut Appliance) -> bool {
+    let tried = appliance.run("/payload/kernel --list").unwrap();
+    let foreign = tried.stderr.contains("GLIBC_");
+    assert!(foreign || tried.code == 0, "{}", tried.stderr);
+    !foreign
 }

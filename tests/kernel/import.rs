@@ -170,7 +170,7 @@ echo "root=$(echo /*)"
 echo "etc=$(echo /etc/*)"
 echo "run=$(echo /run/*)"
 echo "dev=$(ls /dev | tr '\n' ' ')"
-echo "links=$(echo /sys/class/net/*)"
+echo "links=$(sed -n 's/^ *\([a-z0-9]*\):.*/\1/p' /proc/self/net/dev)"
 grep -E 'CapEff|NoNewPrivs' /proc/self/status
 cat /etc/shadow /proc/1/environ
 touch /usr/x /source
@@ -203,7 +203,8 @@ fn vm_import_shows_the_sandbox_one_file_and_no_network() {
     for words in [
         "root=/bin /dev /etc /lib /lib64 /proc /root /run /source /sys /tmp /usr /var;",
         "etc=/etc/ld.so.cache;",
-        "links=/sys/class/net/lo;",
+        // Its own network namespace. What /sys shows is the host's with systemd 252, and no way to anything.
+        "links=lo;",
         "CapEff:\t0000000000000000",
         "NoNewPrivs:\t1",
         "'/usr/x': Read-only file system",
