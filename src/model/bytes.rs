@@ -53,7 +53,7 @@ impl FromStr for Bytes {
                 .map(|(_, shift)| *shift)
                 .ok_or_else(bad)?,
         };
-        let digits = digits.trim_end();
+        let digits = digits.trim_end_matches(' ');
         if digits.is_empty() || !digits.bytes().all(|c| c.is_ascii_digit()) {
             return Err(bad());
         }

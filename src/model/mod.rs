@@ -21,3 +21,6 @@ pub use names::{Hostname, ImageName, LvName, PortName, VgName};
 pub use profile::{DiskGuid, ExtraPartition, Layout, PartitionKind, Seed};
 pub use secret::{Credentials, Secret};
 pub use volume::{PoolUsage, Role, Tag, Volume, VolumeId, VolumeState};
+
+#[cfg(test)]
+mod tests;
