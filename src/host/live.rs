@@ -51,6 +51,14 @@ impl Live {
         &self.lvm
     }
 
+    /// Makes sure that LIO is there and can be driven.
+    ///
+    /// # Errors
+    /// What is missing or in the way, and what to do about it.
+    pub fn check(&self) -> Result<()> {
+        self.lio.check()
+    }
+
     /// Tells udev which interface is which slot, and what a stop of the agent left untold of volumes: for the start.
     ///
     /// # Errors

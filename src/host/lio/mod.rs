@@ -50,6 +50,11 @@ mod fake;
 
 use std::path::PathBuf;
 
+use nix::sys::{
+    statfs::{FsType, statfs},
+    statvfs::FsFlags,
+};
+
 pub use acl::Acl;
 
 use self::fresh::Fresh;
@@ -64,6 +69,8 @@ use crate::{
 const BACKSTORE_PREFIX: &str = "sheath-";
 /// The one TPG of a target of ours. Canonical decimal: LIO would take `tpgt_01` as another folder of the same tag.
 const TPG: &str = "tpgt_1";
+/// configfs, as statfs(2) names it (`CONFIGFS_MAGIC`).
+const CONFIGFS: FsType = FsType(0x6265_6570);
 /// The one LUN of a target of ours, and of an ACL.
 const LUN: &str = "lun_0";
 
@@ -83,11 +90,30 @@ impl Lio {
         Self { root: Node::root(root), prefix, keys, fresh: Fresh::default() }
     }
 
-    /// Makes sure that LIO and its iSCSI fabric are there: what the agent asks for at its start.
+    /// Makes sure that LIO and its iSCSI fabric are there: what the agent asks for at its start. A folder that is not
+    /// configfs would take every verb and serve nobody.
     ///
     /// # Errors
-    /// [`Kind::Missing`] where a module or a mount is missing; the text says what to run.
+    /// [`Kind::Missing`] where a module or a mount is missing, [`Kind::Denied`] where configfs is read-only; the text says
+    /// what to do.
     pub fn check(&self) -> Result<()> {
+        let root = self.loaded()?;
+        let found = statfs(root.path()).map_err(|e| Error::io(format!("look at '{root}'"), e.into()))?;
+        if found.filesystem_type() != CONFIGFS {
+            let fix = "mount configfs on '/sys/kernel/config'";
+            return Err(Error::new(
+                Kind::Missing,
+                format!("LIO is not there ('{root}' is not configfs): {fix}"),
+            ));
+        }
+        if found.flags().contains(FsFlags::ST_RDONLY) {
+            let fix = "run 'mount -o remount,rw /sys/kernel/config', and let no sandbox protect it \
+                       (systemd's ProtectKernelTunables)";
+            return Err(Error::new(
+                Kind::Denied,
+                format!("LIO cannot be driven ('{root}' is read-only): {fix}"),
+            ));
+        }
         self.fabric().map(drop)
     }
 
@@ -180,6 +206,20 @@ mod tests {
                 error.chain()
             );
         }
+    }
+
+    #[test]
+    fn a_folder_that_is_not_configfs_is_not_taken_for_lio() {
+        let fake = Fake::new();
+        let before = std::fs::read_dir(fake.lio.root.path()).unwrap().count();
+        let error = fake.lio.check().unwrap_err();
+        assert_eq!(error.kind(), Kind::Missing);
+        assert!(error.to_string().contains("is not configfs): mount configfs on"), "{error}");
+        assert_eq!(
+            std::fs::read_dir(fake.lio.root.path()).unwrap().count(),
+            before,
+            "nothing was made there"
+        );
     }
 
     #[test]
