@@ -79,6 +79,7 @@ fn machine(args: &Args, config: &Config, events: &mpsc::Sender<Event>) -> Result
     let live = Arc::new(Live::new(config, MasterKey::load(&args.key)?));
     live.tell_udev(config)
         .unwrap_or_else(|error| log::warn!("udev is not told everything: {}", error.chain()));
+    live.check().unwrap_or_else(|error| log::warn!("no disk can be served yet: {}", error.chain()));
     let importer = Importing {
         live: live.clone(),
         events: events.clone(),

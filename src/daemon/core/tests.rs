@@ -342,7 +342,7 @@ fn an_lvm_that_fails_at_the_start_is_named_on_the_console_and_nothing_is_lost() 
 }
 
 #[test]
-fn a_full_pool_refuses_and_says_so_everywhere() {
+fn a_full_pool_refuses_and_says_so_everywhere_until_it_has_grown() {
     let mut bench = Bench::new(sample::config());
     bench.host.meddle(|machine| machine.volumes.pool.data_percent = 95.0);
     *locked(&bench.clock) += 60_000;
@@ -353,6 +353,14 @@ fn a_full_pool_refuses_and_says_so_everywhere() {
     assert!(message.contains("data 95.0 %"), "{message}");
     assert!(bench.core.status().problems.iter().any(|problem| problem.about == "pool"));
     assert_eq!(bench.host.machine().volumes.volumes.len(), 1);
+    // Somebody extends the pool: the next report clears the alarm, and the blade gets what was chosen for it.
+    bench.host.meddle(|machine| machine.volumes.pool.data_percent = 47.5);
+    *locked(&bench.clock) += 60_000;
+    bench.core.handle(Event::Tick);
+    bench.settle();
+    assert!(!bench.core.status().problems.iter().any(|problem| problem.about == "pool"));
+    let Answer::Failed { .. } = bench.ask(1, Ask::Start) else { panic!("the old failure is told once more") };
+    assert!(matches!(bench.ask(1, Ask::Start), Answer::Boot(_) | Answer::Restart { .. }));
 }
 
 #[test]
