@@ -54,9 +54,9 @@ demo: deb ## Watch a diskless machine get its disk and boot (INTERACTIVE=1: you 
 demo-shell: ## A shell on the appliance of a demo that runs
 	@cargo run -q -p sheath-lab --bin lab -- shell
 
-bench: deb ## Measure against lvcreate and targetcli; writes target/bench/results.json
+bench: deb ## Measure against bare system calls, targetctl and lvcreate (ONLY=lio.restore: only those figures)
 	@sh tests/lab/deps.sh all
-	@SHEATH_DEB=$(deb) cargo run -q -p sheath-lab --bin lab -- bench
+	@SHEATH_DEB=$(deb) ONLY=$(ONLY) cargo bench -q --bench figures
 
 deb: $(cargo_deb) ## Build the Debian package
 	@sh tests/lab/deps.sh build

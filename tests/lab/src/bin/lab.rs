@@ -1,6 +1,5 @@
 //! `lab`: the lab from the command line. `images` fills the cache, `selftest` proves that the guests work,
-//! `demo` shows the main
-//! job, `bench` measures, `shell` opens a root shell in an appliance that runs elsewhere.
+//! `demo` shows the main job, `shell` opens a root shell in an appliance that runs elsewhere.
 
 use std::process::ExitCode;
 
@@ -9,12 +8,11 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["images"] => images(),
-        ["bench"] => sheath_lab::bench::run(),
         ["demo"] => sheath_lab::demo::run(),
         ["selftest"] => sheath_lab::selftest::run(),
         ["shell"] => sheath_lab::terminal::shell(),
         _ => {
-            sheath_lab::phase::say("usage: lab images | demo | bench | selftest | shell");
+            sheath_lab::phase::say("usage: lab images | demo | selftest | shell");
             return ExitCode::from(2);
         }
     };

@@ -1,0 +1,127 @@
+//! One blade's event, from the line's first hearing of it to its report's being handled, with many targets present and
+//! with one.
+//!
+//! `repair` is the whole line: somebody has edited the blade's ACL, the line hears of a change at that blade, a lane
+//! looks, plans and writes, the report comes back. `boot` (the blade asks what to do, and is told to boot its disk) and
+//! `frame` (the bridge has learnt its address again) are the line's own work alone.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    time::Instant,
+};
+
+use sheath::{
+    boot::wire::{Answer, Ask, BootRequest},
+    daemon::core::Event,
+    model::Hardware,
+    observed::{Session, SessionKind},
+    watch::{Link, Network, WatchEvent},
+};
+use tokio::sync::oneshot;
+
+use crate::{
+    clear,
+    fixture::{self, Fixture},
+    line::Line,
+    row::{median, say, tell},
+};
+
+/// The sorts of events, in the order of the table.
+const SORTS: [&str; 3] = ["repair", "boot", "frame"];
+
+/// `lio.event.growth`: with one target, with `targets`, and with one again, because the machine's own pace drifts.
+pub(crate) fn growth(targets: usize, events: usize) {
+    let before = measured(1, events);
+    let many = measured(targets, events);
+    let after = measured(1, events);
+    for (n, sort) in SORTS.iter().enumerate() {
+        let (before, many, after) = (before[n], many[n], after[n]);
+        let one = (before + after) / 2.0;
+        say(&format!("{sort}: {many:.0} us with {targets}, {before:.0} and {after:.0} us with 1"));
+        let name = if n == 0 { "lio.event.growth".to_owned() } else { format!("lio.event.growth.{sort}") };
+        tell(
+            &name,
+            many,
+            "us",
+            Some(one),
+            &format!("median of {events} events; with 1 target before and after"),
+        );
+    }
+}
+
+/// Returns the medians, in microseconds, in the order of [`SORTS`].
+fn measured(targets: usize, events: usize) -> [f64; 3] {
+    let fixture = Fixture::new(targets);
+    let mut line = Line::new(&fixture);
+    line.start(targets);
+    line.core.handle(Event::Watch(WatchEvent::Resync(network(targets))));
+    let mut took = SORTS.map(|_| vec![]);
+    for event in 0..events {
+        // Spread over all blades.
+        let n = event * 7919 % targets;
+        took[0].push(repair(&mut line, &fixture, n, event));
+        took[1].push(boot(&mut line, n));
+        took[2].push(frame(&mut line, n));
+    }
+    drop(line);
+    clear::all();
+    took.map(median)
+}
+
+/// All cables in, all blades seen.
+fn network(blades: usize) -> Network {
+    let port = |n| format!("port{}", fixture::slot(n)).parse().unwrap();
+    let link = |n: usize| Link { index: u32::try_from(n).unwrap() + 10, carrier: true, master: Some(9) };
+    Network {
+        links: (0..blades).map(|n| (port(n), link(n))).collect::<BTreeMap<_, _>>(),
+        fdb: (0..blades).map(|n| (fixture::blade_id(n).0, port(n))).collect::<BTreeSet<_>>(),
+        neigh: (0..blades).map(|n| (fixture::address(n), fixture::blade_id(n).0)).collect(),
+    }
+}
+
+fn repair(line: &mut Line, fixture: &Fixture, n: usize, event: usize) -> f64 {
+    let export = fixture.wish(n).disk.expect("each blade has a disk").export;
+    let root = "/sys/kernel/config/target/iscsi";
+    let file = format!("{root}/{}/tpgt_1/acls/{}/attrib/nopin_timeout", export.target, export.initiator);
+    fs::write(&file, "33").unwrap();
+    // What the line hears: somebody came or went at that target.
+    let id = u32::try_from(event).unwrap() + 1;
+    let session =
+        Session { initiator: export.initiator.to_string(), address: None, kind: SessionKind::Os, id };
+    let session = if event_is_login(line, n) { Some(session) } else { None };
+    let begin = Instant::now();
+    line.core.handle(Event::Session(fixture::blade_id(n), session));
+    line.until_done(fixture::blade_id(n));
+    let took = begin.elapsed().as_secs_f64() * 1e6;
+    assert_eq!(fs::read_to_string(&file).unwrap().trim(), "0", "the edit was not taken back");
+    took
+}
+
+/// Returns whether the blade's next session event is a login: they alternate.
+fn event_is_login(line: &mut Line, n: usize) -> bool {
+    if line.logged_in.remove(&n) { false } else { line.logged_in.insert(n) }
+}
+
+fn boot(line: &mut Line, n: usize) -> f64 {
+    let (reply, mut answer) = oneshot::channel();
+    let request = BootRequest {
+        peer: fixture::address(n),
+        mac: Some(fixture::blade_id(n).0),
+        hardware: Hardware::default(),
+        ask: Ask::Start,
+    };
+    let begin = Instant::now();
+    line.core.handle(Event::Boot(request, reply));
+    let took = begin.elapsed().as_secs_f64() * 1e6;
+    let answer = answer.try_recv().expect("a blade with a disk is answered at once");
+    assert!(matches!(answer, Answer::Boot(_)), "blade {n} is not told to boot: {answer:?}");
+    took
+}
+
+fn frame(line: &mut Line, n: usize) -> f64 {
+    let port = format!("port{}", fixture::slot(n)).parse().unwrap();
+    let begin = Instant::now();
+    line.core.handle(Event::Watch(WatchEvent::Fdb { mac: fixture::blade_id(n).0, port, present: true }));
+    begin.elapsed().as_secs_f64() * 1e6
+}
