@@ -2,12 +2,7 @@
 //! and a configuration. Everything follows from the blade's number.
 
 use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    fs,
-    net::Ipv4Addr,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
+    collections::BTreeMap, fmt::Write as _, fs, net::Ipv4Addr, os::unix::fs::symlink, path::Path,
     process::Command,
 };
 
@@ -33,14 +28,12 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    /// Returns the fixture of this many blades, and gives their volumes their names in `/dev`.
+    /// Returns the fixture of this many blades. Looks at nothing: its system calls would be counted.
     pub(crate) fn new(blades: usize) -> Self {
-        fs::create_dir_all(GROUP).unwrap();
         let mut volumes = Volumes::default();
         volumes.pool.size = Bytes::gib(1000);
         for n in 0..blades {
             let volume = volume_of(n);
-            link_device(n, &volume.device);
             volumes.volumes.insert(volume.lv.clone(), volume);
         }
         let config =
@@ -66,7 +59,8 @@ impl Fixture {
     }
 }
 
-/// Makes the guest ready: LIO's modules, its own address, and `devices` devices that can discard, as thin volumes can.
+/// Makes the guest ready: LIO's modules, its own address, and `devices` devices that can discard, as thin volumes can,
+/// under the names of volumes.
 pub(crate) fn prepare(devices: usize) {
     for folder in ["/etc/target/pr", "/etc/target/alua"] {
         fs::create_dir_all(folder).unwrap();
@@ -76,6 +70,11 @@ pub(crate) fn prepare(devices: usize) {
     // queue_mode 0: no queue and no thread per device; discard needs memory, which is taken page by page when written.
     run("modprobe", &["null_blk", &number, "queue_mode=0", "gb=1", "bs=512", "memory_backed=1", "discard=1"]);
     run("udevadm", &["settle"]);
+    fs::create_dir_all(GROUP).unwrap();
+    for n in 0..devices {
+        let _ = fs::remove_file(volume_of(n).device);
+        symlink(format!("/dev/nullb{n}"), volume_of(n).device).unwrap();
+    }
     let address = format!("{}/16", appliance());
     let _ = Command::new("ip").args(["address", "add", &address, "dev", "lo"]).output();
     run("ip", &["link", "set", "lo", "up"]);
@@ -135,14 +134,6 @@ fn volume_of(n: usize) -> Volume {
         device: Path::new(GROUP).join(id.lv_name().as_str()),
         active: true,
         used_percent: Some(1.0),
-    }
-}
-
-fn link_device(n: usize, name: &PathBuf) {
-    let device = format!("/dev/nullb{n}");
-    assert!(Path::new(&device).exists(), "{device} is not there: 'prepare' was given too few devices");
-    if !name.exists() {
-        symlink(device, name).unwrap();
     }
 }
 
