@@ -2,62 +2,74 @@
 
 use std::time::Instant;
 
-use super::{Failure, Job, Report, Work};
+use super::{Doing, Failure, Job, Report, Work};
 use crate::{
     error::{Error, Result},
     host::Host,
     model::VolumeId,
     observed::Volumes,
-    plan::{self, Plan, Step},
+    plan::{self, Changed, Plan, Step},
     policy::{BladeWish, chassis::ChassisWish},
 };
 
+/// Hears what a job is about to do. An error ends the job: nothing more of it is begun.
+pub(super) type Begin<'a> = dyn FnMut(Doing) -> Result<()> + 'a;
+
 /// Carries the job out and reports. `on_step` hears of each step before it runs.
 pub fn carry_out(host: &dyn Host, job: Job, mut on_step: impl FnMut(&Step)) -> Report {
-    let begin = Instant::now();
-    let mut report = Report {
-        subject: job.subject,
-        cause: job.cause,
-        steps: vec![],
-        volumes: None,
-        wish: None,
-        held: vec![],
-        failure: None,
-        elapsed: begin.elapsed(),
-    };
+    carry(host, job, &mut |doing| {
+        if let Doing::Step(step) = &doing {
+            on_step(step);
+        }
+        Ok(())
+    })
+}
+
+/// Carries the job out and reports, for as long as `begin` lets it.
+pub(super) fn carry(host: &dyn Host, job: Job, begin: &mut Begin<'_>) -> Report {
+    let start = Instant::now();
+    let mut report = Report::blank(job.subject, job.cause);
     let outcome = match job.work {
-        Work::Report => host.volumes().map(|volumes| report.volumes = Some(volumes)).map_err(unstepped),
-        Work::Chassis(wish) => chassis_steps(host, &wish)
+        Work::Report => {
+            ask_volumes(host, begin).map(|volumes| report.volumes = Some(volumes)).map_err(unstepped)
+        }
+        Work::Chassis(wish) => begin(Doing::Look)
+            .and_then(|()| chassis_steps(host, &wish))
             .map_err(unstepped)
-            .and_then(|steps| run(host, &steps, &mut report, &mut on_step)),
+            .and_then(|steps| run(host, &steps, &mut report, begin)),
         Work::Blade { wish, volumes } => {
-            let outcome = blade_plan(host, &wish, &volumes).map_err(unstepped).and_then(|plan| {
-                report.held = plan.held;
-                run(host, &plan.steps, &mut report, &mut on_step)
-            });
+            let outcome = begin(Doing::Look)
+                .and_then(|()| blade_plan(host, &wish, &volumes))
+                .map_err(unstepped)
+                .and_then(|plan| {
+                    report.held = plan.held;
+                    run(host, &plan.steps, &mut report, begin)
+                });
             if outcome.is_err() {
-                undo(host, &wish, &mut report, &mut on_step);
+                undo(host, &wish, &mut report, begin);
             }
             report.wish = Some(wish);
             outcome
         }
         Work::Spare { volume, make, volumes } => plan::spare(volume, &make, &volumes)
             .map_err(unstepped)
-            .and_then(|steps| run(host, &steps, &mut report, &mut on_step))
-            .inspect_err(|_| drop(host.run(&Step::RemoveVolume { volume }))),
-        Work::Steps(steps) => run(host, &steps, &mut report, &mut on_step),
-        Work::Ask(question) => {
-            question(host);
-            Ok(())
-        }
+            .and_then(|steps| run(host, &steps, &mut report, begin))
+            .inspect_err(|_| drop(step(host, &Step::RemoveVolume { volume }, begin))),
+        Work::Steps(steps) => run(host, &steps, &mut report, begin),
+        Work::Ask(question) => begin(Doing::Look).map(|()| question(host)).map_err(unstepped),
     };
     report.failure = outcome.err();
-    report.elapsed = begin.elapsed();
+    report.elapsed = start.elapsed();
     report
 }
 
 fn unstepped(error: Error) -> Failure {
     Failure { step: None, error }
+}
+
+fn ask_volumes(host: &dyn Host, begin: &mut Begin<'_>) -> Result<Volumes> {
+    begin(Doing::Report)?;
+    host.volumes()
 }
 
 /// Returns the steps for the chassis that are not true yet.
@@ -85,27 +97,27 @@ pub fn blade_plan(host: &dyn Host, wish: &BladeWish, volumes: &Volumes) -> Resul
     plan::blade(wish, volumes, &host.export(&wish.target, volume)?)
 }
 
-fn run(
-    host: &dyn Host,
-    steps: &[Step],
-    report: &mut Report,
-    on_step: &mut impl FnMut(&Step),
-) -> Result<(), Failure> {
-    for step in steps {
-        on_step(step);
+fn run(host: &dyn Host, steps: &[Step], report: &mut Report, begin: &mut Begin<'_>) -> Result<(), Failure> {
+    for next in steps {
         let changed =
-            host.run(step).map_err(|error| Failure { step: Some(Box::new(step.clone())), error })?;
-        report.steps.push((step.clone(), changed));
+            step(host, next, begin).map_err(|error| Failure { step: Some(Box::new(next.clone())), error })?;
+        report.steps.push((next.clone(), changed));
     }
     Ok(())
 }
 
+fn step(host: &dyn Host, step: &Step, begin: &mut Begin<'_>) -> Result<Changed> {
+    begin(Doing::Step(step.clone()))?;
+    host.run(step)
+}
+
 /// Takes away what a failed installation left. What cannot be taken away now is found by the next plan.
-fn undo(host: &dyn Host, wish: &BladeWish, report: &mut Report, on_step: &mut impl FnMut(&Step)) {
+fn undo(host: &dyn Host, wish: &BladeWish, report: &mut Report, begin: &mut Begin<'_>) {
     let Some(volume) = volume_of(wish) else { return };
-    let (Ok(volumes), Ok(found)) = (host.volumes(), host.export(&wish.target, volume)) else { return };
+    let Ok(volumes) = ask_volumes(host, begin) else { return };
+    let Ok(found) = begin(Doing::Look).and_then(|()| host.export(&wish.target, volume)) else { return };
     let steps = plan::undo(wish, &volumes, &found);
-    if let Err(failure) = run(host, &steps, report, on_step) {
+    if let Err(failure) = run(host, &steps, report, begin) {
         log::warn!("undo of {} stopped, the next plan goes on: {failure}", report.subject);
     }
 }

@@ -1,48 +1,309 @@
-//! Lanes: a few threads that take jobs from one queue.
+//! Lanes: a few threads that take jobs from one queue, and an overseer who leaves a stuck one behind.
+//!
+//! ```text
+//!   waits ──► takes a job ──► does this, does that, … ──► report ──► waits
+//!                                  │ over its deadline
+//!                                  ▼
+//!                            left behind: an overdue report, and another lane takes its place
+//!                                  │ the kernel answers after all
+//!                                  ▼
+//!                            a late report; begins nothing more of that job ──► ends
+//! ```
+//!
+//! A thread in a system call that hangs cannot be stopped, only left: it costs a stack and is no lane any more. What its
+//! job would have done next is not done, because the world has moved on; the next plan does it. What a report means is
+//! the line's business.
 
 use std::{
-    sync::{Arc, Mutex, mpsc},
+    collections::{BTreeMap, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
     thread,
+    time::Instant,
 };
 
-use super::{Job, Report, Subject, carry_out};
-use crate::host::Host;
-
-/// Threads that carry jobs out. Dropping it lets them finish what they have and end.
-pub struct Lanes {
-    queue: mpsc::Sender<Job>,
-}
+use super::{Deadlines, Doing, Ending, Failure, Job, Report, Subject, carry, deadline};
+use crate::{
+    error::{Error, Kind, Result},
+    host::Host,
+    plan::Step,
+};
 
 /// How many jobs run at a time: four lanes overlap LIO's grace periods best on two processors (400 targets: 13.9 s in one
 /// lane, 5.5 s in four, 8.2 s in sixteen).
 const LANES: usize = 4;
 
+/// How many stuck threads may be left behind before no more are replaced: each is one of the unit's tasks (`TasksMax=`),
+/// and LVM's tools need some. So many hung devices are one broken disk shelf; a few more threads would not help.
+pub const LEFT_BEHIND: usize = 64;
+
+/// Threads that carry jobs out. Dropping it lets them finish what they have and end.
+pub struct Lanes(Arc<Shared>);
+
+type Done = Box<dyn Fn(Report) + Send + Sync>;
+type OnStep = Box<dyn Fn(&Subject, &'static str) + Send + Sync>;
+
+/// What lanes and overseer share.
+struct Shared {
+    host: Arc<dyn Host>,
+    deadlines: Deadlines,
+    done: Done,
+    step: OnStep,
+    state: Mutex<State>,
+    /// Told when there is a job.
+    jobs: Condvar,
+    /// Told when there is a deadline before the one that the overseer waits for.
+    overseer: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Job>,
+    /// The jobs under way, those left behind among them, in the order in which they began.
+    running: BTreeMap<u64, Running>,
+    /// How many jobs ever began.
+    begun: u64,
+    /// How many threads work or wait for work.
+    lanes: usize,
+    /// The deadline that the overseer waits for.
+    awaited: Option<Instant>,
+    closed: bool,
+}
+
+/// A job under way.
+struct Running {
+    subject: Subject,
+    cause: String,
+    begun: Instant,
+    doing: Doing,
+    since: Instant,
+    until: Instant,
+    left_behind: bool,
+}
+
 impl Lanes {
-    /// Starts the lanes. `done` hears each report, `step` each step's word for the console before it runs.
+    /// Starts the lanes. `done` hears each report, `step` each step's word for the console before it runs. Both are
+    /// told with the lanes' lock held: they may neither wait nor submit.
     pub fn start(
         host: Arc<dyn Host>,
-        done: impl Fn(Report) + Clone + Send + 'static,
-        step: impl Fn(&Subject, &'static str) + Clone + Send + 'static,
+        done: impl Fn(Report) + Send + Sync + 'static,
+        step: impl Fn(&Subject, &'static str) + Send + Sync + 'static,
     ) -> Self {
-        let (queue, jobs) = mpsc::channel::<Job>();
-        let jobs = Arc::new(Mutex::new(jobs));
-        for _ in 0..LANES {
-            let (host, jobs, done, step) = (host.clone(), jobs.clone(), done.clone(), step.clone());
-            thread::spawn(move || {
-                loop {
-                    let next = jobs.lock().expect("no lane panics with the lock").recv();
-                    let Ok(job) = next else { return };
-                    let subject = job.subject.clone();
-                    done(carry_out(host.as_ref(), job, |running| step(&subject, running.console_word())));
-                }
-            });
-        }
-        Self { queue }
+        Self::with_deadlines(host, deadline, done, step)
+    }
+
+    /// Starts the lanes with deadlines of the caller's.
+    pub fn with_deadlines(
+        host: Arc<dyn Host>,
+        deadlines: Deadlines,
+        done: impl Fn(Report) + Send + Sync + 'static,
+        step: impl Fn(&Subject, &'static str) + Send + Sync + 'static,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            host,
+            deadlines,
+            done: Box::new(done),
+            step: Box::new(step),
+            state: Mutex::default(),
+            jobs: Condvar::new(),
+            overseer: Condvar::new(),
+        });
+        let mut state = shared.lock();
+        (0..LANES).for_each(|_| shared.add_lane(&mut state));
+        drop(state);
+        let overseer = Arc::clone(&shared);
+        thread::spawn(move || overseer.oversee());
+        Self(shared)
     }
 
     /// Puts a job in the queue.
     pub fn submit(&self, job: Job) {
-        // The lanes live as long as the queue: a send can only fail while everything ends.
-        let _ = self.queue.send(job);
+        self.0.lock().queue.push_back(job);
+        self.0.jobs.notify_one();
     }
 }
+
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.jobs.notify_all();
+        self.0.overseer.notify_all();
+    }
+}
+
+/// What a lane does.
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nobody panics with the lock")
+    }
+
+    fn add_lane(self: &Arc<Self>, state: &mut State) {
+        let shared = Arc::clone(self);
+        match thread::Builder::new().name("lane".into()).spawn(move || shared.work()) {
+            Ok(_) => state.lanes += 1,
+            Err(e) => log::error!("a lane cannot be started, {} are left: {e}", state.lanes),
+        }
+    }
+
+    fn work(&self) {
+        while let Some((number, job)) = self.take() {
+            let carried = catch_unwind(AssertUnwindSafe(|| {
+                carry::carry(self.host.as_ref(), job, &mut |doing| self.begin(number, doing))
+            }));
+            if !self.end(number, carried.ok()) {
+                return;
+            }
+        }
+    }
+
+    /// Waits for a job; there is none any more when everything ends.
+    fn take(&self) -> Option<(u64, Job)> {
+        let mut state = self.lock();
+        loop {
+            if let Some(job) = state.queue.pop_front() {
+                let number = state.begun;
+                state.begun += 1;
+                state.running.insert(number, Running::new(&job, self.deadlines));
+                self.tell_overseer(&state, number);
+                return Some((number, job));
+            }
+            if state.closed {
+                state.lanes -= 1;
+                return None;
+            }
+            state = self.jobs.wait(state).expect("nobody panics with the lock");
+        }
+    }
+
+    /// Notes what the job does next; its deadline begins anew.
+    ///
+    /// # Errors
+    /// [`Kind::Timeout`] where it was left behind.
+    fn begin(&self, number: u64, doing: Doing) -> Result<()> {
+        let mut state = self.lock();
+        let running = state.running.get_mut(&number).expect("it runs until its lane ends it");
+        if running.left_behind {
+            return Err(Error::new(Kind::Timeout, format!("{doing}: too late, it is planned anew")));
+        }
+        if let Doing::Step(step) = &doing {
+            (self.step)(&running.subject, step.console_word());
+        }
+        running.enter(doing, self.deadlines);
+        self.tell_overseer(&state, number);
+        Ok(())
+    }
+
+    /// Reports a job, and returns whether its thread is still a lane. No report came of one that panicked.
+    fn end(&self, number: u64, report: Option<Report>) -> bool {
+        let mut state = self.lock();
+        let running = state.running.remove(&number).expect("it runs until its lane ends it");
+        let mut report = report.unwrap_or_else(|| {
+            let error = Error::new(Kind::Failed, format!("{}: this is a bug, it panicked", running.doing));
+            running.report(error)
+        });
+        let mut is_lane = true;
+        if running.left_behind {
+            report.ending = Ending::Late;
+            // Where it could not be replaced, it is a lane again.
+            is_lane = state.lanes < LANES && !state.closed;
+            state.lanes += usize::from(is_lane);
+        }
+        drop(state);
+        (self.done)(report);
+        is_lane
+    }
+
+    fn tell_overseer(&self, state: &State, number: u64) {
+        let until = state.running.get(&number).map(|running| running.until);
+        if until.is_some_and(|until| state.awaited.is_none_or(|awaited| until < awaited)) {
+            self.overseer.notify_one();
+        }
+    }
+}
+
+/// What the overseer does.
+impl Shared {
+    /// Sleeps until the earliest deadline; a job that has gone on meanwhile has a later one.
+    fn oversee(self: &Arc<Self>) {
+        let mut state = self.lock();
+        while !state.closed {
+            self.leave_behind(&mut state);
+            let on_time = state.running.values().filter(|running| !running.left_behind);
+            state.awaited = on_time.map(|running| running.until).min();
+            state = match state.awaited {
+                None => self.overseer.wait(state).expect("nobody panics with the lock"),
+                Some(until) => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    self.overseer.wait_timeout(state, left).expect("nobody panics with the lock").0
+                }
+            };
+        }
+    }
+
+    /// Leaves the lanes behind that are over their deadlines.
+    fn leave_behind(self: &Arc<Self>, state: &mut State) {
+        let now = Instant::now();
+        let due = state.running.values_mut().filter(|running| !running.left_behind && running.until <= now);
+        let mut overdue = vec![];
+        for running in due {
+            running.left_behind = true;
+            overdue.push(running.overdue_report());
+        }
+        for report in overdue {
+            state.lanes -= 1;
+            // With the lock held, so that it is told of before it can come back.
+            (self.done)(report);
+        }
+        let left_behind = state.running.values().filter(|running| running.left_behind).count();
+        while state.lanes < LANES && left_behind <= LEFT_BEHIND {
+            let before = state.lanes;
+            self.add_lane(state);
+            if state.lanes == before {
+                return;
+            }
+        }
+    }
+}
+
+impl Running {
+    fn new(job: &Job, deadlines: Deadlines) -> Self {
+        let (now, doing) = (Instant::now(), Doing::Look);
+        Self {
+            subject: job.subject.clone(),
+            cause: job.cause.clone(),
+            begun: now,
+            until: now + deadlines(&doing),
+            since: now,
+            doing,
+            left_behind: false,
+        }
+    }
+
+    fn enter(&mut self, doing: Doing, deadlines: Deadlines) {
+        self.since = Instant::now();
+        self.until = self.since + deadlines(&doing);
+        self.doing = doing;
+    }
+
+    fn overdue_report(&self) -> Report {
+        let seconds = self.since.elapsed().as_secs_f32();
+        let error = Error::new(Kind::Timeout, format!("{}: no end after {seconds:.0} s", self.doing));
+        Report { ending: Ending::Overdue, ..self.report(error) }
+    }
+
+    /// Returns a report of what the job itself cannot tell.
+    fn report(&self, error: Error) -> Report {
+        let step = match &self.doing {
+            Doing::Step(step) => Some(Box::new(Step::clone(step))),
+            Doing::Look | Doing::Report => None,
+        };
+        Report {
+            failure: Some(Failure { step, error }),
+            elapsed: self.begun.elapsed(),
+            ..Report::blank(self.subject.clone(), self.cause.clone())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

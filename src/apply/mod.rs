@@ -3,14 +3,25 @@
 //! A job brings a wish and what the last LVM report says of its volumes; the lane observes what LIO has for that one blade, asks `plan` for the
 //! steps, runs them in order and reports. What fails is undone as far as nothing half-made stays behind; trying again is
 //! the next event's. Lanes overlap the grace periods that LIO waits for; LVM's own lock is the host's business.
+//!
+//! Each look and each step has a deadline. A job that is over it is reported as overdue while it still runs, its thread is
+//! left behind and replaced, and nothing more of it is begun; when it ends after all, that is a second, late report.
+//!
+//! ```text
+//! carry      one job: look, plan, steps, undoing
+//! deadline   how long each of these may take, and why
+//! lanes      the threads, the queue, and who watches the deadlines
+//! ```
 
 mod carry;
+mod deadline;
 mod lanes;
 
 use std::time::Duration;
 
 pub use carry::{blade_plan, carry_out, chassis_steps};
-pub use lanes::Lanes;
+pub use deadline::{Deadlines, Doing, deadline};
+pub use lanes::{LEFT_BEHIND, Lanes};
 
 use crate::{
     error::Error,
@@ -110,10 +121,25 @@ pub struct Report {
     pub wish: Option<Box<BladeWish>>,
     /// The steps that wait until the blade is off.
     pub held: Vec<Step>,
-    /// The failure that ended it.
+    /// The failure that ended it, or what it has not come back from.
     pub failure: Option<Failure>,
-    /// How long it took.
+    /// How long it took, or has taken so far.
     pub elapsed: Duration,
+    /// Whether it has ended, and in time.
+    pub ending: Ending,
+}
+
+/// Whether a job has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ending {
+    /// In time.
+    #[default]
+    InTime,
+    /// Not at all: it is over its deadline, and a [`Late`](Self::Late) report follows if it ever ends. The failure says
+    /// what it has not come back from; steps that it has run are told by the late report.
+    Overdue,
+    /// After it was told of as overdue. What had not begun by then was not done.
+    Late,
 }
 
 /// Where a job failed.
@@ -126,6 +152,21 @@ pub struct Failure {
 }
 
 impl Report {
+    /// Returns the report of a job that has done nothing yet.
+    fn blank(subject: Subject, cause: String) -> Self {
+        Self {
+            subject,
+            cause,
+            steps: vec![],
+            volumes: None,
+            wish: None,
+            held: vec![],
+            failure: None,
+            elapsed: Duration::ZERO,
+            ending: Ending::default(),
+        }
+    }
+
     /// Returns how many steps changed something.
     pub fn changed(&self) -> usize {
         self.steps.iter().filter(|(_, changed)| *changed == Changed::Changed).count()

@@ -73,11 +73,10 @@ mod tests {
 
     /// Returns a roster that was saved, and its bytes.
     fn saved() -> (Roster, Vec<u8>) {
-        let mut roster = Roster::default();
         let mut blade = Blade::new(sample::slot(1));
         blade.releases.push(crate::model::VolumeId(7));
         blade.hardware.product = Some("Blade \"X\"\n100 %".into());
-        roster.blades.insert(sample::blade_id(1), blade);
+        let roster = Roster { blades: [(sample::blade_id(1), blade)].into_iter().collect() };
         let bytes = Saved::of(&roster, 3).to_bytes();
         (roster, bytes)
     }

@@ -34,13 +34,13 @@ use crate::{
 };
 
 /// Longest time for a report, which only reads: it may have to wait for a change that somebody else makes.
-const REPORT: Duration = Duration::from_secs(60);
+pub(crate) const REPORT: Duration = Duration::from_secs(60);
 
 /// Longest time for a change.
 ///
 /// Changes take tenths of a second, but the first activation after a start runs `thin_check` over the pool's metadata,
 /// which takes minutes on a large one, and a command that is killed too early may leave the pool suspended.
-const CHANGE: Duration = Duration::from_secs(300);
+pub(crate) const CHANGE: Duration = Duration::from_secs(300);
 
 /// LVM's configuration for our commands alone.
 ///
