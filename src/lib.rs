@@ -19,7 +19,7 @@
 //!   apply     a lane takes the wish …
 //!     host      observe                                 what LIO, LVM and the bridge have
 //!     plan      (wish, observed) → steps                ordered, idempotent, plain data
-//!     host      run each step                           Changed or AlreadyTrue
+//!     host      run each step                           Changed or AlreadyTrue, each within its deadline
 //!             … and its Report is the next Event        journal line, status, held-back questions answered
 //! ```
 //!
@@ -54,6 +54,7 @@
 //! | export | all that LIO holds for one disk: backstore, target, TPG, LUN 0, ACL |
 //! | wish, observation, step | what should be, what is, one idempotent act between them |
 //! | lane | a thread that carries jobs out |
+//! | quarantine | a subject whose job has not come back within its deadline: it gets no other until it does |
 //! | moment | a point of a boot that is timed: seen, DHCP, script, choice, … |
 
 pub mod apply;

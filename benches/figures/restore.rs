@@ -32,13 +32,14 @@ pub(crate) fn engine(targets: usize) -> Duration {
 /// Makes N targets by the lanes alone: what the engine takes without the line's own work.
 pub(crate) fn lanes(targets: usize) -> Duration {
     let fixture = Fixture::new(targets);
-    let (host, volumes) = (Arc::new(LioAlone::new(&fixture)), Arc::new(fixture.volumes.clone()));
+    let host = Arc::new(LioAlone::new(&fixture));
     let (done, reports) = mpsc::channel();
     let lanes = Lanes::start(host, move |report| drop(done.send(report)), |_, _| ());
     let wishes: Vec<_> = (0..targets).map(|n| fixture.wish(n)).collect();
     let begin = Instant::now();
     for wish in wishes {
-        let work = Work::Blade { wish: Box::new(wish), volumes: volumes.clone() };
+        let volumes = fixture.volumes.only(wish.volumes());
+        let work = Work::Blade { wish: Box::new(wish), volumes };
         let Work::Blade { wish, .. } = &work else { unreachable!() };
         lanes.submit(Job { subject: Subject::Blade(wish.blade), cause: "bench".into(), work });
     }

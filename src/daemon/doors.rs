@@ -1,8 +1,11 @@
 //! The sockets' way to the line: each question is an event with a place for its answer.
 
-use std::sync::mpsc;
+use std::{sync::mpsc, time::Duration};
 
-use tokio::sync::{broadcast, oneshot};
+use tokio::{
+    sync::{broadcast, oneshot},
+    time::timeout,
+};
 
 use super::core::{Event, Subscription};
 use crate::{
@@ -22,6 +25,20 @@ pub(super) struct Door {
     journal: Subscription,
 }
 
+/// How long the machine may take to answer a question: before the command line gives up, so that it is told why.
+const PATIENCE: Duration = Duration::from_secs(45);
+
+async fn answered<T>(answer: oneshot::Receiver<T>, patience: Duration) -> Result<T> {
+    let hangs = "ask the machine: it does not answer, most likely a device hangs: see 'sheath status'";
+    let answer = timeout(patience, answer).await.map_err(|_| Error::new(Kind::Timeout, hangs))?;
+    answer.map_err(|_| {
+        Error::new(
+            Kind::Busy,
+            "ask the machine: an earlier question hangs (see 'sheath status'), or the agent is ending",
+        )
+    })
+}
+
 impl Door {
     /// Returns the way to the line.
     pub(super) fn new(events: mpsc::Sender<Event>, journal: Subscription) -> Self {
@@ -31,10 +48,11 @@ impl Door {
 
 impl Backend for Door {
     async fn ask(&self, request: Request) -> Result<Reply> {
-        let ending = || Error::new(Kind::Busy, "ask the agent: it is ending");
         let (reply, answer) = oneshot::channel();
-        self.events.send(Event::Operator(request, reply)).map_err(|_| ending())?;
-        answer.await.map_err(|_| ending())?
+        let ending = |_| Error::new(Kind::Busy, "ask the agent: it is ending");
+        self.events.send(Event::Operator(request, reply)).map_err(ending)?;
+        // A place for an answer that is dropped: an earlier question hangs, or the agent is ending.
+        answered(answer, PATIENCE).await?
     }
 
     fn events(&self) -> (Vec<EventView>, broadcast::Receiver<EventView>) {

@@ -6,10 +6,14 @@
 //! |---|---|---|
 //! | the line ([`core`]) | one plain thread | takes events one by one; the only writer of state |
 //! | lanes (`apply`) | four plain threads | carry jobs out; each report is an event |
+//! | overseer (`apply`) | one plain thread | reports jobs that are over their deadlines, replaces lanes that are stuck |
 //! | watches, doors, clock | one tokio thread | turn the world into events, events' answers into bytes |
 //!
 //! Capabilities are per thread: they are dropped before any of these starts. Stopping leaves every kernel object alone;
 //! a running blade notices nothing.
+//!
+//! What a hung device can hold up is a lane, or a thread that reads sessions: both are left behind. The line touches no
+//! device, so it goes on and systemd's watchdog hears of it.
 
 pub mod core;
 mod doors;

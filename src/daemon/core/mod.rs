@@ -16,6 +16,7 @@ mod boot;
 mod journal;
 mod network;
 mod operator;
+mod quarantine;
 mod views;
 mod work;
 
@@ -123,6 +124,8 @@ pub struct Core {
     chassis_seen: bool,
     /// What failed since the last LVM report and nobody waits for: not tried again before the next one.
     stuck: BTreeSet<Subject>,
+    /// Questions to the machine that have not come back.
+    hung_questions: usize,
     served: Served,
     journal: Journal,
 }
@@ -134,6 +137,8 @@ struct Busy {
     again: Option<String>,
     /// The step that runs, for the console.
     word: Option<&'static str>,
+    /// It is over its deadline and has not come back: what is told of it.
+    quarantine: Option<String>,
 }
 
 impl Core {
@@ -160,6 +165,7 @@ impl Core {
             problems: BTreeMap::new(),
             chassis_seen: false,
             stuck: BTreeSet::new(),
+            hung_questions: 0,
             served: Served::default(),
             journal,
         }
@@ -268,9 +274,10 @@ impl Core {
             .collect()
     }
 
-    /// Returns the volumes that somebody wants: grants', jobs' in progress.
+    /// Returns the volumes that somebody wants: grants', and those whose removal is their blades' own business.
     fn wanted(&self) -> BTreeSet<crate::model::VolumeId> {
-        self.roster.granted().collect()
+        let released = self.roster.blades.values().flat_map(|blade| blade.releases.iter().copied());
+        self.roster.granted().chain(released).collect()
     }
 
     fn config_error(&mut self, error: &Error) {

@@ -50,11 +50,12 @@ impl Core {
             let error = Error::new(Kind::Busy, "plan: LVM has not reported yet, see 'sheath status'");
             return drop(reply.send(Err(error)));
         };
-        let ids: Vec<BladeId> = self.roster.blades.keys().copied().collect();
+        let (ids, held) = self.part_quarantined(self.roster.blades.keys().copied().collect());
         let wishes: Vec<BladeWish> = ids.into_iter().filter_map(|id| self.wish(id)).collect();
         let chassis = policy::chassis::wish(&self.config, (self.outside.files)(&self.config));
         self.ask(Box::new(move |host| {
-            drop(reply.send(Ok(Reply::Plan(preview(host, &chassis, &wishes, &volumes)))));
+            let plans = preview(host, &chassis, &wishes, &volumes);
+            drop(reply.send(Ok(Reply::Plan(plans.into_iter().chain(held).collect()))));
         }));
     }
 
@@ -115,7 +116,7 @@ impl Core {
         let (add, remove) = (vec![Tag::Slot(slot)], vec![Tag::Slot(disk.slot)]);
         if disk.slot != slot {
             let steps = vec![Step::Tag { volume: disk.volume, add, remove }];
-            self.run_steps(Subject::Blade(id), "moved by the operator", steps);
+            self.run_steps(Subject::Blade(id), "moved by the operator", steps)?;
         }
         Ok(accepted(format!("the disk of blade {id} belongs to slot {slot} now")))
     }
@@ -178,7 +179,7 @@ impl Core {
         self.image(&image, true)?;
         let text = format!("image '{image}' is {}published", if published { "" } else { "not " });
         let steps = vec![Step::FinishImage { image: image.clone(), published }];
-        self.run_steps(Subject::Image(image), "the operator's wish", steps);
+        self.run_steps(Subject::Image(image), "the operator's wish", steps)?;
         Ok(accepted(text))
     }
 
@@ -192,7 +193,7 @@ impl Core {
         let text = format!("image '{image}' is removed");
         let mut steps = self.spare_removals(&image);
         steps.push(Step::RemoveImage { image: image.clone() });
-        self.run_steps(Subject::Image(image), "the operator's wish", steps);
+        self.run_steps(Subject::Image(image), "the operator's wish", steps)?;
         Ok(accepted(text))
     }
 

@@ -19,6 +19,8 @@ use crate::{
     watch::{Link, Network},
 };
 
+mod quarantine;
+
 /// The line, its simulated machine, and the jobs that wait.
 struct Bench {
     core: Core,
@@ -87,8 +89,13 @@ impl Bench {
 
     /// Carries all jobs out, and the ones that they cause.
     fn settle(&mut self) {
-        while self.carry_one() {}
+        self.work();
         assert!(self.core.is_idle());
+    }
+
+    /// Carries out whatever jobs there are.
+    fn work(&mut self) {
+        while self.carry_one() {}
     }
 
     /// Carries the first job out; returns whether there was one.

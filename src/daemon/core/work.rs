@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{Busy, Core, EventKind};
 use crate::{
-    apply::{Failure, Job, Report, Subject, Work},
+    apply::{Ending, Failure, Job, Report, Subject, Work},
+    error::Result,
     model::{BladeId, ImageName, LvName, Role, Volume, VolumeId, VolumeState},
     observed::Volumes,
     plan::{self, Step},
@@ -20,7 +21,7 @@ impl Core {
     fn submit(&mut self, subject: Subject, cause: &str, work: Work) {
         if let Some(busy) = self.busy.get_mut(&subject) {
             busy.again = Some(cause.to_owned());
-            return;
+            return self.show_quarantine(&subject);
         }
         if subject != Subject::Question {
             self.busy.insert(subject.clone(), Busy::default());
@@ -30,12 +31,23 @@ impl Core {
         (self.outside.submit)(Job { subject, cause: cause.to_owned(), work });
     }
 
+    /// Asks the machine something. While an earlier question hangs, its answer's place is dropped, and whoever waits there
+    /// is told so.
     pub(super) fn ask(&mut self, question: crate::apply::Question) {
+        if !self.may_ask() {
+            return;
+        }
         self.submit(Subject::Question, "question", Work::Ask(question));
     }
 
-    pub(super) fn run_steps(&mut self, subject: Subject, cause: &str, steps: Vec<Step>) {
+    /// Hands the operator's own steps to the lanes.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`](crate::error::Kind::Busy) where a job of the subject runs already.
+    pub(super) fn run_steps(&mut self, subject: Subject, cause: &str, steps: Vec<Step>) -> Result<()> {
+        self.refuse_busy(&subject)?;
         self.submit(subject, cause, Work::Steps(steps));
+        Ok(())
     }
 
     pub(super) fn make_chassis(&mut self, cause: &str) {
@@ -75,14 +87,24 @@ impl Core {
     }
 
     /// Hands jobs of the backlog to the lanes, as long as few are there already.
-    fn feed(&mut self) {
-        while self.busy.len() < IN_THE_LANES {
+    pub(super) fn feed(&mut self) {
+        while self.at_work().count() < IN_THE_LANES {
             let Some((id, cause)) = self.backlog.pop_front() else { return };
             self.converge(id, cause);
         }
     }
 
+    /// Returns what the lanes work on, or will: not what they have left behind.
+    fn at_work(&self) -> impl Iterator<Item = &Subject> {
+        self.busy.iter().filter(|(_, busy)| busy.quarantine.is_none()).map(|(subject, _)| subject)
+    }
+
     pub(super) fn on_report(&mut self, mut report: Report) {
+        match report.ending {
+            Ending::InTime => {}
+            Ending::Overdue => return self.on_overdue(&report),
+            Ending::Late => return self.on_late(&report),
+        }
         if report.subject == Subject::Question {
             return;
         }
@@ -127,7 +149,7 @@ impl Core {
         }
     }
 
-    fn write_about(&mut self, kind: EventKind, subject: &Subject, text: &str) {
+    pub(super) fn write_about(&mut self, kind: EventKind, subject: &Subject, text: &str) {
         match subject {
             Subject::Blade(id) => self.tell(kind, *id, text),
             Subject::Spare(image) | Subject::Image(image) => self.journal.tell_image(kind, image, text),
@@ -153,7 +175,7 @@ impl Core {
     }
 
     /// Lets the cached LVM report follow the steps that ran, and learns from the volumes that they were about.
-    fn fold(&mut self, report: &Report) {
+    pub(super) fn fold(&mut self, report: &Report) {
         let Some(volumes) = &mut self.volumes else { return };
         let vg = &self.config.pool.vg;
         let about: BTreeSet<LvName> =
@@ -273,8 +295,8 @@ impl Core {
 
     /// What is done when nothing is asked for and the volumes have changed: spares made, half-made volumes that nobody
     /// wants taken away.
-    fn tend(&mut self) {
-        let blades_are_busy = self.busy.keys().any(|subject| matches!(subject, Subject::Blade(_)));
+    pub(super) fn tend(&mut self) {
+        let blades_are_busy = self.at_work().any(|subject| matches!(subject, Subject::Blade(_)));
         if !self.untended || blades_are_busy {
             return;
         }
@@ -283,6 +305,7 @@ impl Core {
         let abandoned = self.abandoned_imports(volumes);
         let images = self.published().into_iter().map(|(name, _)| name);
         let short: Vec<ImageName> = images.filter(|image| self.lacks_spare(volumes, image)).collect();
+        // The volume of a spare under way, quarantined or not, looks like a left-over.
         if !self.busy.keys().any(|subject| matches!(subject, Subject::Spare(_))) {
             let wanted = self.wanted();
             let leftovers = plan::leftovers(volumes, &wanted).into_iter();
