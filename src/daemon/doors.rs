@@ -68,3 +68,22 @@ impl BootBackend for Door {
         if sent { answer.await.unwrap_or(ending) } else { ending }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_that_hangs_ends_with_an_error_that_says_why() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (reply, answer) = oneshot::channel::<()>();
+            let late = answered(answer, Duration::from_millis(10)).await.unwrap_err();
+            assert_eq!(late.kind(), Kind::Timeout);
+            assert!(late.to_string().contains("a device hangs: see 'sheath status'"), "{late}");
+            drop(reply);
+            let (_, answer) = oneshot::channel::<()>();
+            assert_eq!(answered(answer, PATIENCE).await.unwrap_err().kind(), Kind::Busy);
+        });
+    }
+}

@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    sync::{Mutex, MutexGuard},
+    sync::{Condvar, Mutex, MutexGuard},
 };
 
 use crate::{
@@ -41,6 +41,7 @@ pub struct Machine {
 pub struct Sim {
     vg: VgName,
     state: Mutex<State>,
+    resumed: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -49,12 +50,13 @@ struct State {
     steps: usize,
     fail_at: BTreeMap<usize, Kind>,
     report_fault: Option<Kind>,
+    hung: BTreeSet<String>,
 }
 
 impl Sim {
     /// Returns a host with this machine.
     pub fn new(vg: VgName, machine: Machine) -> Self {
-        Self { vg, state: Mutex::new(State { machine, ..State::default() }) }
+        Self { vg, state: Mutex::new(State { machine, ..State::default() }), resumed: Condvar::new() }
     }
 
     /// Makes the nth step from now (0 is the next) fail with this kind, having changed nothing.
@@ -67,6 +69,24 @@ impl Sim {
     /// Makes each LVM report fail with this kind, until told otherwise.
     pub fn fail_reports(&self, kind: Option<Kind>) {
         self.state().report_fault = kind;
+    }
+
+    /// Makes each call about `object`, a name that stands in its step's text, hang until the object is resumed: as the
+    /// kernel's do whose device is suspended.
+    pub fn hang(&self, object: &str) {
+        self.state().hung.insert(object.to_owned());
+    }
+
+    /// Lets the calls about this object go on.
+    pub fn resume(&self, object: &str) {
+        self.state().hung.remove(object);
+        self.resumed.notify_all();
+    }
+
+    /// Returns the state, once no object that is named in `text` hangs.
+    fn state_for(&self, text: &str) -> MutexGuard<'_, State> {
+        let hangs = |state: &mut State| state.hung.iter().any(|object| text.contains(object));
+        self.resumed.wait_while(self.state(), hangs).expect("no holder panics")
     }
 
     /// Returns the machine as it is.
@@ -103,7 +123,7 @@ impl Host for Sim {
     }
 
     fn session(&self, target: &Iqn, initiator: &Iqn) -> Result<Option<Session>> {
-        let machine = &self.state().machine;
+        let machine = &self.state_for(target.as_str()).machine;
         Ok(machine.targets.get(target).and_then(|found| found.session_of(initiator).cloned()))
     }
 
@@ -130,7 +150,7 @@ impl Host for Sim {
     }
 
     fn run(&self, step: &Step) -> Result<Changed> {
-        let mut state = self.state();
+        let mut state = self.state_for(&step.to_string());
         let nth = state.steps;
         state.steps += 1;
         if let Some(kind) = state.fail_at.remove(&nth) {

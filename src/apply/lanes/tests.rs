@@ -1,117 +1,57 @@
 //! Lanes on a machine whose calls hang until the test lets them go.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::mpsc, time::Duration};
+use std::{collections::BTreeSet, sync::mpsc, time::Duration};
 
 use super::*;
 use crate::{
     apply::Work,
     host::sim::{Machine, Sim},
-    model::{Chap, Credentials, Iqn, PortName, VolumeId},
-    observed::{ObservedChassis, ObservedExport, Session, TargetSummary, Volumes},
-    plan::Changed,
+    model::VolumeId,
+    sample,
 };
 
 /// Longest wait for what must come.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A machine on which removing a backstore hangs as long as its volume is in the set.
-struct Hanging {
-    sim: Sim,
-    hung: Mutex<BTreeSet<VolumeId>>,
-    resumed: Condvar,
-}
-
-impl Hanging {
-    fn new(hung: impl IntoIterator<Item = u128>) -> Arc<Self> {
-        let sim = Sim::new("sheath".parse().unwrap(), Machine::default());
-        let hung = Mutex::new(hung.into_iter().map(VolumeId).collect());
-        Arc::new(Self { sim, hung, resumed: Condvar::new() })
-    }
-
-    fn resume(&self, volume: u128) {
-        self.hung.lock().unwrap().remove(&VolumeId(volume));
-        self.resumed.notify_all();
-    }
-}
-
-impl Host for Hanging {
-    fn volumes(&self) -> Result<Volumes> {
-        self.sim.volumes()
-    }
-
-    fn export(&self, target: &Iqn, volume: VolumeId) -> Result<ObservedExport> {
-        self.sim.export(target, volume)
-    }
-
-    fn session(&self, target: &Iqn, initiator: &Iqn) -> Result<Option<Session>> {
-        self.sim.session(target, initiator)
-    }
-
-    fn chassis(&self, bridge: &PortName, ports: &[PortName], files: &[PathBuf]) -> Result<ObservedChassis> {
-        self.sim.chassis(bridge, ports, files)
-    }
-
-    fn targets(&self) -> Result<Vec<TargetSummary>> {
-        self.sim.targets()
-    }
-
-    fn credentials(&self, volume: VolumeId, chap: Chap) -> Credentials {
-        self.sim.credentials(volume, chap)
-    }
-
-    fn run(&self, step: &Step) -> Result<Changed> {
-        match step {
-            Step::RemoveBackstore { volume } => {
-                let hung = self.hung.lock().unwrap();
-                drop(self.resumed.wait_while(hung, |hung| hung.contains(volume)).unwrap());
-            }
-            // Takes its time, but comes back by itself.
-            Step::Activate { .. } => {
-                let hung = self.hung.lock().unwrap();
-                drop(self.resumed.wait_timeout(hung, Duration::from_millis(150)).unwrap());
-                return Ok(Changed::Changed);
-            }
-            Step::RemoveImage { .. } => panic!("a bug"),
-            _ => {}
-        }
-        self.sim.run(step)
-    }
-}
-
 /// The lanes, their machine, and what they tell.
 struct Bench {
-    host: Arc<Hanging>,
+    host: Arc<Sim>,
     lanes: Lanes,
     told: mpsc::Receiver<Report>,
+    steps: mpsc::Receiver<Subject>,
 }
 
 impl Bench {
+    /// Returns lanes on a machine on which removing these volumes' backstores hangs.
     fn new(hung: impl IntoIterator<Item = u128>) -> Self {
-        let host = Hanging::new(hung);
+        let host = Arc::new(Sim::new("sheath".parse().unwrap(), Machine::default()));
+        hung.into_iter().for_each(|volume| host.hang(&backstore(volume)));
         let (tell, told) = mpsc::channel();
+        let (begun, steps) = mpsc::channel();
         let deadlines = |doing: &Doing| match doing {
             // Those that no test hangs have time enough on a machine that is busy.
             Doing::Step(Step::RemoveBackstore { volume }) if volume.0 < 100 => Duration::from_millis(50),
-            Doing::Step(Step::Activate { .. }) => Duration::from_secs(1),
+            Doing::Step(Step::RemoveBackstore { volume }) if volume.0 < 200 => Duration::from_secs(2),
             _ => Duration::from_secs(3600),
         };
-        let done = move |report| drop(tell.send(report));
-        let lanes = Lanes::with_deadlines(host.clone(), deadlines, done, |_, _| ());
-        Self { host, lanes, told }
+        let lanes = Lanes::with_deadlines(
+            host.clone(),
+            deadlines,
+            move |report| drop(tell.send(report)),
+            move |subject, _| drop(begun.send(subject.clone())),
+        );
+        Self { host, lanes, told, steps }
     }
 
     /// Submits the removal of a volume: its backstore first.
     fn remove(&self, volume: u128) {
-        let volume = VolumeId(volume);
-        self.submit(vec![Step::RemoveBackstore { volume }, Step::RemoveVolume { volume }]);
+        let id = VolumeId(volume);
+        let steps = vec![Step::RemoveBackstore { volume: id }, Step::RemoveVolume { volume: id }];
+        self.submit(subject(volume), Work::Steps(steps));
     }
 
-    fn submit(&self, steps: Vec<Step>) {
-        let Some(Step::RemoveBackstore { volume } | Step::Activate { volume }) = steps.first() else {
-            panic!("not a test's steps: {steps:?}")
-        };
-        let subject = Subject::Leftover(*volume);
-        self.lanes.submit(Job { subject, cause: "test".into(), work: Work::Steps(steps) });
+    fn submit(&self, subject: Subject, work: Work) {
+        self.lanes.submit(Job { subject, cause: "test".into(), work });
     }
 
     fn next(&self) -> Report {
@@ -121,6 +61,10 @@ impl Bench {
     fn is_silent(&self) -> bool {
         self.told.recv_timeout(Duration::from_millis(300)).is_err()
     }
+}
+
+fn backstore(volume: u128) -> String {
+    format!("backstore of volume '{}'", VolumeId(volume))
 }
 
 fn subject(volume: u128) -> Subject {
@@ -136,8 +80,7 @@ fn a_job_that_hangs_is_reported_within_its_deadline_and_named() {
     let failure = report.failure.unwrap();
     assert_eq!(failure.error.kind(), Kind::Timeout);
     assert_eq!(failure.step.as_deref(), Some(&Step::RemoveBackstore { volume: VolumeId(7) }));
-    let volume = VolumeId(7);
-    let named = format!("removing disk: wait until backstore of volume '{volume}' is gone: no end after 0 s");
+    let named = format!("removing disk: wait until {} is gone: no end after 0 s", backstore(7));
     assert_eq!(failure.to_string(), named);
 }
 
@@ -146,7 +89,7 @@ fn other_jobs_go_on_while_every_first_lane_hangs() {
     let hung = LANES as u128 * 2;
     let bench = Bench::new(0..hung);
     (0..hung).for_each(|volume| bench.remove(volume));
-    for volume in 100..120 {
+    for volume in 200..220 {
         bench.remove(volume);
     }
     let reports: Vec<_> = (0..hung + 20).map(|_| bench.next()).collect();
@@ -163,7 +106,7 @@ fn a_job_that_comes_back_is_reported_as_late_and_begins_nothing_more() {
     bench.remove(7);
     assert_eq!(bench.next().ending, Ending::Overdue);
     assert!(bench.is_silent(), "it is told of once");
-    bench.host.resume(7);
+    bench.host.resume(&backstore(7));
     let late = bench.next();
     assert_eq!((late.subject, late.ending, late.steps.len()), (subject(7), Ending::Late, 1));
     let failure = late.failure.unwrap();
@@ -172,18 +115,24 @@ fn a_job_that_comes_back_is_reported_as_late_and_begins_nothing_more() {
     // The lanes are as many as ever.
     let lanes = || bench.lanes.0.lock().lanes;
     assert_eq!((lanes(), bench.lanes.0.lock().running.len()), (LANES, 0));
-    bench.remove(107);
+    bench.remove(207);
     assert_eq!(bench.next().ending, Ending::InTime);
 }
 
 #[test]
 fn long_work_of_short_steps_is_in_time() {
-    let bench = Bench::new([]);
-    let volume = VolumeId(1);
-    bench.submit(vec![Step::Activate { volume }; 10]);
+    let steps = 100..112;
+    let bench = Bench::new(steps.clone());
+    let work = steps.clone().map(|volume| Step::RemoveBackstore { volume: VolumeId(volume) });
+    bench.submit(Subject::Volumes, Work::Steps(work.collect()));
+    for volume in steps.clone() {
+        bench.steps.recv_timeout(PATIENCE).expect("the next step");
+        assert!(bench.told.recv_timeout(Duration::from_millis(200)).is_err());
+        bench.host.resume(&backstore(volume));
+    }
     let report = bench.next();
-    assert_eq!((report.ending, report.steps.len()), (Ending::InTime, 10));
-    assert!(report.elapsed > Duration::from_secs(1), "{:?}", report.elapsed);
+    assert_eq!((report.ending, report.steps.len()), (Ending::InTime, steps.count()));
+    assert!(report.elapsed > Duration::from_secs(2), "{:?}", report.elapsed);
 }
 
 #[test]
@@ -194,25 +143,25 @@ fn threads_left_behind_are_bounded_and_one_that_comes_back_works_again() {
     (0..all).for_each(|_| assert_eq!(bench.next().ending, Ending::Overdue));
     bench.remove(1000);
     assert!(bench.is_silent(), "nobody is left to work");
-    bench.host.resume(0);
+    bench.host.resume(&backstore(0));
     assert_eq!((bench.next().subject, bench.next().subject), (subject(0), subject(1000)));
 }
 
 #[test]
 fn a_job_that_panics_is_reported_and_its_lane_goes_on() {
     let bench = Bench::new([]);
-    let (volume, image) = (VolumeId(1), crate::sample::image());
     for _ in 0..LANES + 1 {
-        bench.submit(vec![Step::Activate { volume }, Step::RemoveImage { image: image.clone() }]);
-        let failure = bench.next().failure.unwrap();
-        assert!(failure.to_string().contains("this is a bug"), "{failure}");
+        bench.submit(Subject::Image(sample::image()), Work::Ask(Box::new(|_| panic!("on purpose"))));
+        let report = bench.next();
+        assert_eq!((report.subject, report.ending), (Subject::Image(sample::image()), Ending::InTime));
+        assert!(report.failure.unwrap().to_string().contains("this is a bug"));
     }
 }
 
 #[test]
 fn dropped_lanes_do_what_they_have_and_end() {
     let bench = Bench::new([]);
-    (100..120).for_each(|volume| bench.remove(volume));
+    (200..220).for_each(|volume| bench.remove(volume));
     let Bench { lanes, told, .. } = bench;
     drop(lanes);
     assert_eq!(told.iter().count(), 20);
