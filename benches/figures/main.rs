@@ -9,7 +9,8 @@
 //! ```text
 //!   fixture   N blades: devices, volumes, configuration        host   the machine without LVM and udev
 //!   line      daemon::core::Core with real lanes               raw    the same objects by bare system calls
-//!   restore · audit · event · syscalls                         one figure of the table each
+//!   restore · audit · event · syscalls · fio · storm           the engine alone, in a bare guest
+//!   drift · volumes                                            beside the installed agent
 //! ```
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
@@ -21,14 +22,19 @@
 
 mod audit;
 mod clear;
+mod drift;
 mod event;
+mod fio;
 mod fixture;
 mod host;
+mod initiator;
 mod line;
 mod raw;
 mod restore;
 mod row;
+mod storm;
 mod syscalls;
+mod volumes;
 
 use std::process::ExitCode;
 
@@ -52,6 +58,12 @@ fn main() -> ExitCode {
         ["audit", targets, rounds] => audit::against_save(targets.parse().unwrap(), rounds.parse().unwrap()),
         ["event", targets, events] => event::growth(targets.parse().unwrap(), events.parse().unwrap()),
         ["syscalls", targets] => syscalls::against_raw(targets.parse().unwrap()),
+        ["fio", rounds] => fio::vs_handmade(rounds.parse().unwrap()),
+        ["storm", initiators] => storm::logins(initiators.parse().unwrap()),
+        // Beside the installed agent.
+        ["drift", rounds] => drift::repair(rounds.parse().unwrap()),
+        ["volumes", number] => volumes::make(number.parse().unwrap()),
+        ["served", number] => volumes::served(number.parse().unwrap()),
         // What strace runs.
         ["engine", targets] => drop(restore::engine(targets.parse().unwrap())),
         ["raw", targets] => drop(restore::raw(targets.parse().unwrap())),

@@ -58,13 +58,12 @@ pub(crate) fn acts(disk: &DiskWish, keys: &MasterKey) -> Vec<Act> {
         make(&lun),
         Act::Link { from: device, to: format!("{lun}/dev") },
         make(&acl),
-        write(&acl, "attrib/authentication", "-1"),
         write(&acl, "auth/userid", &credentials.user),
         write(&acl, "auth/password", credentials.password.expose()),
         write(&acl, "attrib/nopin_timeout", "0"),
         make(&format!("{acl}/lun_0")),
+        // Writable by the TPG's `prod_mode_write_protect`.
         Act::Link { from: lun, to: format!("{acl}/lun_0/lun") },
-        write(&acl, "lun_0/write_protect", "0"),
     ];
     acts.extend(export.portals.iter().map(|portal| make(&format!("{tpg}/np/{portal}"))));
     acts.push(write(&tpg, "enable", "1"));

@@ -39,9 +39,12 @@ pub(crate) fn lanes(targets: usize) -> Duration {
     let begin = Instant::now();
     for wish in wishes {
         let volumes = fixture.volumes.only(wish.volumes());
-        let work = Work::Blade { wish: Box::new(wish), volumes };
-        let Work::Blade { wish, .. } = &work else { unreachable!() };
-        lanes.submit(Job { subject: Subject::Blade(wish.blade), cause: "bench".into(), work });
+        let subject = Subject::Blade(wish.blade);
+        lanes.submit(Job {
+            subject,
+            cause: "bench".into(),
+            work: Work::Blade { wish: Box::new(wish), volumes },
+        });
     }
     for report in reports.iter().take(targets) {
         assert!(report.failure.is_none(), "{}", report.failure.unwrap());

@@ -9,6 +9,11 @@ pub(crate) fn tell(name: &str, value: f64, unit: &str, baseline: Option<f64>, no
     println!("{}", json!({"name": name, "value": value, "unit": unit, "baseline": baseline, "note": note}));
 }
 
+/// Tells that a figure could not be measured, and why.
+pub(crate) fn tell_none(name: &str, unit: &str, why: &str) {
+    println!("{}", json!({"name": name, "value": null, "unit": unit, "baseline": null, "note": why}));
+}
+
 /// Tells a person what is going on; not a figure.
 pub(crate) fn say(text: &str) {
     eprintln!("{text}");

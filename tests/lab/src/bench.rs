@@ -1,12 +1,13 @@
 //! The benchmark's conductor: starts the guests, has each part measured, judges the figures by their bars, and writes
-//! them down. `ONLY=lio.restore` leaves all parts out but those with a figure of that name or below it.
+//! them down. `ONLY=lio.restore,lio.event` leaves all parts out but those with a figure of such a name or below it.
 //!
 //! Two stages: `engine` is a bare appliance in which the benchmark's own program drives the product's library;
-//! `install` has the package on it and a blade in a slot. Sides of one figure are always measured in the same guest and
+//! `installed` has the package on it and a blade in a slot. Sides of one figure are always measured in the same guest and
 //! the same run.
 
 mod engine;
 mod install;
+mod installed;
 mod report;
 
 use std::path::Path;
@@ -20,13 +21,15 @@ use report::{Report, Row};
 /// What did not work.
 pub fn run(program: &Path) -> Result<bool> {
     let only = std::env::var("ONLY").unwrap_or_default();
-    let wanted = |names: &[&str]| names.iter().any(|name| name.starts_with(&only));
+    let only: Vec<&str> = only.split([',', ' ']).filter(|word| !word.is_empty()).collect();
+    let chosen = |name: &&str| only.is_empty() || only.iter().any(|word| name.starts_with(word));
+    let wanted = |names: &[&str]| names.iter().any(chosen);
     let mut report = Report::default();
     if wanted(engine::NAMES) {
         engine::run(program, &wanted, &mut report)?;
     }
-    if wanted(install::NAMES) {
-        install::run(&mut report)?;
+    if wanted(installed::NAMES) {
+        installed::run(program, &wanted, &mut report)?;
     }
     report.write()
 }

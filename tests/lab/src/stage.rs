@@ -41,7 +41,15 @@ impl Stage {
     /// # Errors
     /// What did not work, with the product's own words.
     pub fn ready(name: &str) -> Result<Self> {
-        let mut stage = Self::bare(name)?;
+        Self::ready_with(name, Payload::new())
+    }
+
+    /// The same, with more files on the payload.
+    ///
+    /// # Errors
+    /// As [`Stage::ready`].
+    pub fn ready_with(name: &str, more: Payload) -> Result<Self> {
+        let mut stage = Self::bare_with(name, more)?;
         timed("appliance: package installed", || stage.install())?;
         timed("appliance: set up", || stage.set_up(""))?;
         timed("appliance: image imported", || stage.import())?;
@@ -53,11 +61,15 @@ impl Stage {
     /// # Errors
     /// Where there is no package, or the guest does not come to life.
     pub fn bare(name: &str) -> Result<Self> {
+        Self::bare_with(name, Payload::new())
+    }
+
+    fn bare_with(name: &str, payload: Payload) -> Result<Self> {
         let lab = Lab::new(name)?;
         let deb = std::env::var_os("SHEATH_DEB").map(PathBuf::from).filter(|path| path.exists());
         let deb =
             deb.ok_or_else(|| Error::new("find the package", "run it through make, or set SHEATH_DEB"))?;
-        let payload = Payload::new().file("sheath.deb", deb).file("golden.qcow2", images::golden(&lab)?);
+        let payload = payload.file("sheath.deb", deb).file("golden.qcow2", images::golden(&lab)?);
         let appliance = timed("appliance: restored", || Appliance::booted(&lab, &payload))?;
         Ok(Self { appliance, lab })
     }

@@ -23,6 +23,16 @@ const PARTS: &[(&str, &[&str])] = &[
     ("syscalls 40", &["lio.syscalls_per_target"]),
     ("growth 2", &["lio.restore.growth"]),
     ("event 1000 200", &["lio.event.growth", "lio.event.growth.boot", "lio.event.growth.frame"]),
+    (
+        "fio 5",
+        &[
+            "lio.fio.vs_handmade",
+            "lio.fio.vs_handmade.randread",
+            "lio.fio.vs_handmade.randwrite",
+            "lio.fio.vs_handmade.read",
+        ],
+    ),
+    ("storm 64", &["lio.storm.64"]),
     ("audit 400 3", &["lio.audit.400.vs_targetctl_save"]),
     ("targetctl 400", &["lio.restore.400.vs_targetctl"]),
 ];
@@ -36,6 +46,11 @@ pub(super) const NAMES: &[&str] = &[
     "lio.event.growth",
     "lio.event.growth.boot",
     "lio.event.growth.frame",
+    "lio.fio.vs_handmade",
+    "lio.fio.vs_handmade.randread",
+    "lio.fio.vs_handmade.randwrite",
+    "lio.fio.vs_handmade.read",
+    "lio.storm.64",
     "lio.audit.400.vs_targetctl_save",
     "lio.restore.400.vs_targetctl",
 ];

@@ -34,31 +34,29 @@ lvremove -qq -y sheath/hand";
 pub(super) const NAMES: &[&str] =
     &["blade.ready.spare", "blade.ready.fresh_clone", "blade.pool_bytes.fresh", "sheathd.rss"];
 
-/// Runs it.
+/// Measures both kinds of install in turn; the blade has no disk before and after.
 ///
 /// # Errors
 /// What did not work.
-pub(super) fn run(report: &mut Report) -> Result<()> {
-    let mut stage = Stage::ready("bench")?;
+pub(super) fn run(stage: &mut Stage, report: &mut Report) -> Result<()> {
     stage.appliance.ok("systemctl start dbus; targetcli ls >/dev/null")?;
-    let blade = see_a_blade(&mut stage)?;
     // Fresh clones first: a spare that is once made is always taken.
     let (mut fresh, mut spare, mut hand) = (vec![], vec![], vec![]);
     for round in 1..=ROUNDS {
         timed(&format!("round {round}: a fresh clone, and by hand"), || {
-            fresh.push(install(&mut stage)?);
-            release(&mut stage)?;
-            hand.push(by_hand(&mut stage)?);
+            fresh.push(install(stage)?);
+            release(stage)?;
+            hand.push(by_hand(stage)?);
             Ok(())
         })?;
     }
-    let bytes = pool_bytes(&mut stage)?;
-    release(&mut stage)?;
+    let bytes = pool_bytes(stage)?;
+    release(stage)?;
     for round in 1..=ROUNDS {
         timed(&format!("round {round}: a spare"), || {
-            one_spare(&mut stage)?;
-            spare.push(install(&mut stage)?);
-            release(&mut stage)
+            one_spare(stage)?;
+            spare.push(install(stage)?);
+            release(stage)
         })?;
     }
     let hand = median(hand);
@@ -66,13 +64,12 @@ pub(super) fn run(report: &mut Report) -> Result<()> {
     report.add(Row::new("blade.ready.spare", median(spare), "ms", Some(hand)).note(&rounds));
     report.add(Row::new("blade.ready.fresh_clone", median(fresh), "ms", Some(hand)).note(&rounds));
     report.add(Row::new("blade.pool_bytes.fresh", bytes.0, "bytes", Some(bytes.1)));
-    report.add(Row::new("sheathd.rss", resident(&mut stage)?, "KiB", None));
-    blade.power_off();
+    report.add(Row::new("sheathd.rss", resident(stage)?, "KiB", None));
     Ok(())
 }
 
 /// Puts a machine in slot 1 that waits for the administrator.
-fn see_a_blade(stage: &mut Stage) -> Result<Blade> {
+pub(super) fn see_a_blade(stage: &mut Stage) -> Result<Blade> {
     stage
         .appliance
         .ok("sed -i 's/^#policy = \"prompt\"/policy = \"wait\"/' /etc/sheath/sheath.toml; sheath reload")?;
@@ -95,7 +92,7 @@ fn one_spare(stage: &mut Stage) -> Result<()> {
 }
 
 /// Has the operator choose, and returns the time from the choice to the target's being ready, in milliseconds.
-fn install(stage: &mut Stage) -> Result<f64> {
+pub(super) fn install(stage: &mut Stage) -> Result<f64> {
     stage.appliance.ok(&format!("sheath blade install 1 {IMAGE} --yes"))?;
     until("the blade's target", READY_BOUND, || {
         let times = stage.blade(1).ok()?["times"].clone();
@@ -105,7 +102,8 @@ fn install(stage: &mut Stage) -> Result<f64> {
     })
 }
 
-fn release(stage: &mut Stage) -> Result<()> {
+/// Takes the blade's disk away again.
+pub(super) fn release(stage: &mut Stage) -> Result<()> {
     stage.appliance.ok("sheath blade release 1 --yes")?;
     until("the released disk's end", READY_BOUND, || {
         (stage.sheath("images").ok()?[0]["disks"].as_u64()? == 0).then_some(())

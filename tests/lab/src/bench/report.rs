@@ -75,6 +75,7 @@ const FIGURES: &[(&str, Option<Bar>, &str)] = &[
         "system calls per target created, beside the bare minimum",
     ),
     ("lio.drift_repair_ms", Some(Bar::Value(500.0)), "hand edit until it is taken back"),
+    ("lio.start.1000", None, "from sheathd's start, with an empty configfs, to 1,000 targets enabled"),
     ("lio.rss_mib.1000", Some(Bar::Value(24.0)), "sheathd's resident memory with 1,000 targets"),
     ("lio.fio.vs_handmade", Some(Bar::Like(0.95, 1.05)), "the pattern below that differs most"),
     (

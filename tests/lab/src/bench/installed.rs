@@ -1,0 +1,58 @@
+//! The installed package: a blade's install, a hand edit that is taken back, a start with a thousand targets.
+
+use std::path::Path;
+
+use super::install::{self, install, release, see_a_blade};
+use super::{Report, engine::part};
+use crate::error::Result;
+use crate::payload::Payload;
+use crate::phase::timed;
+use crate::stage::Stage;
+
+const DRIFT: &str = "lio.drift_repair_ms";
+const SCALE: [&str; 2] = ["lio.rss_mib.1000", "lio.start.1000"];
+
+/// All figures of this stage.
+pub(super) const NAMES: &[&str] = &[
+    "blade.ready.spare",
+    "blade.ready.fresh_clone",
+    "blade.pool_bytes.fresh",
+    "sheathd.rss",
+    DRIFT,
+    SCALE[0],
+    SCALE[1],
+];
+
+/// Measures the wanted ones.
+///
+/// # Errors
+/// What did not work.
+pub(super) fn run(program: &Path, wanted: &dyn Fn(&[&str]) -> bool, report: &mut Report) -> Result<()> {
+    let mut stage = Stage::ready_with("bench-installed", Payload::new().file("figures", program))?;
+    report.machine(&mut stage.appliance, &stage.lab)?;
+    if wanted(install::NAMES) || wanted(&[DRIFT]) {
+        let blade = see_a_blade(&mut stage)?;
+        if wanted(install::NAMES) {
+            install::run(&mut stage, report)?;
+        }
+        if wanted(&[DRIFT]) {
+            install(&mut stage)?;
+            add(&mut stage, report, "drift 5")?;
+            release(&mut stage)?;
+        }
+        blade.power_off();
+    }
+    if wanted(&SCALE) {
+        stage.appliance.ok("systemctl stop sheathd")?;
+        add(&mut stage, report, "volumes 1000")?;
+        add(&mut stage, report, "served 1000")?;
+    }
+    Ok(())
+}
+
+/// Has the program do a part, and keeps its figures.
+fn add(stage: &mut Stage, report: &mut Report, words: &str) -> Result<()> {
+    let rows = timed(words, || part(&mut stage.appliance, words))?;
+    rows.into_iter().for_each(|row| report.add(row));
+    Ok(())
+}
