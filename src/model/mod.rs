@@ -4,6 +4,7 @@
 
 mod blade;
 mod bytes;
+mod difference;
 mod iqn;
 mod lio;
 mod mac;
@@ -14,6 +15,7 @@ mod volume;
 
 pub use blade::{BladeId, Firmware, Hardware, Slot};
 pub use bytes::Bytes;
+pub use difference::{Difference, Part};
 pub use iqn::Iqn;
 pub use lio::{Backstore, Chap, Export, NopIn, Portal, Stray};
 pub use mac::Mac;

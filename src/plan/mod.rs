@@ -5,6 +5,7 @@
 
 mod chassis;
 mod disk;
+mod drift;
 mod effect;
 mod export;
 mod step;
@@ -12,6 +13,7 @@ mod volume;
 
 pub use chassis::chassis;
 pub use disk::{blade, undo};
+pub use drift::{drift, leaving};
 pub use step::{Changed, Step};
 pub use volume::{admit, leftovers, ready_spare, spare};
 

@@ -103,7 +103,7 @@ impl Lio {
         faults.end(what)
     }
 
-    fn acl_node(&self, target: &Iqn, initiator: &Iqn) -> Result<Node> {
+    pub(super) fn acl_node(&self, target: &Iqn, initiator: &Iqn) -> Result<Node> {
         Ok(self.tpg(target)?.at("acls").at(initiator.as_str()))
     }
 

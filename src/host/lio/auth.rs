@@ -16,11 +16,11 @@ use crate::{
 /// What LIO takes for "not set", and then reads back as such.
 const UNSET: &str = "NULL";
 /// Overrides the TPG's `authentication`; -1 inherits it. Not in every kernel.
-const OWN_AUTHENTICATION: &str = "attrib/authentication";
+pub(super) const OWN_AUTHENTICATION: &str = "attrib/authentication";
 
 /// The files of the blade's half and of the target's: user, password.
-const BLADE: [&str; 2] = ["auth/userid", "auth/password"];
-const TARGET: [&str; 2] = ["auth/userid_mutual", "auth/password_mutual"];
+pub(super) const BLADE: [&str; 2] = ["auth/userid", "auth/password"];
+pub(super) const TARGET: [&str; 2] = ["auth/userid_mutual", "auth/password_mutual"];
 
 /// A user and a password, as one half of `auth/` holds them.
 #[derive(PartialEq, Eq)]
@@ -111,7 +111,7 @@ fn set_text(acl: &Node, attribute: &str, wanted: Option<&Secret>) -> Result<Chan
     }
 }
 
-fn is_unset(text: &str) -> bool {
+pub(super) fn is_unset(text: &str) -> bool {
     text.is_empty() || text.starts_with(UNSET)
 }
 

@@ -39,6 +39,8 @@
 mod acl;
 mod auth;
 mod backstore;
+mod differences;
+mod folders;
 mod fresh;
 mod info;
 mod observe;
@@ -56,6 +58,7 @@ use nix::sys::{
 };
 
 pub use acl::Acl;
+pub use folders::{FOLDERS, folders};
 
 use self::fresh::Fresh;
 use super::{configfs::Node, keys::MasterKey};

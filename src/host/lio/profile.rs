@@ -82,6 +82,24 @@ pub(super) fn backstore_holds(device: &Node) -> Result<bool> {
     Ok(true)
 }
 
+/// Returns the attributes of the backstore that are not our profile: name, value now, value of ours.
+pub(super) fn backstore_differs(device: &Node) -> Result<Vec<(&'static str, String, String)>> {
+    let mut differs = vec![];
+    for (attribute, rule) in &BACKSTORE {
+        let now = device.read(attribute)?;
+        match rule {
+            Rule::OneWhereDiscard if now != "1" && can_discard(device)? => {
+                differs.push((*attribute, now, "1".to_owned()));
+            }
+            Rule::AtMost(max) if above(&now, *max) && exports(device)?.is_empty() => {
+                differs.push((*attribute, now, format!("at most {max}")));
+            }
+            Rule::OneWhereDiscard | Rule::AtMost(_) => {}
+        }
+    }
+    Ok(differs)
+}
+
 /// Gives the backstore, which is enabled, our profile.
 pub(super) fn apply_backstore(device: &Node) -> Result<Changed> {
     let mut changed = false;
