@@ -2,7 +2,7 @@
 
 use crate::{
     config::{
-        BladePolicy, Chassis, Config, Dhcp, MenuDefault, Policy, PolicySettings, Pool, Restart,
+        BladePolicy, Chassis, Config, Dhcp, Drift, MenuDefault, Policy, PolicySettings, Pool, Restart,
         TargetSettings,
     },
     model::{BladeId, Bytes, Chap, ImageName, Portal, Role, Slot, Volume, VolumeState},
@@ -49,6 +49,7 @@ pub(crate) fn config() -> Config {
             chap: Chap::OneWay,
             portal: Portal("10.77.0.1:3260".parse().unwrap()),
             ports: 2,
+            drift: Drift::Repair,
         },
         policy: PolicySettings { default: policy, slots: Default::default(), blades: Default::default() },
         images: Default::default(),

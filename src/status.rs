@@ -99,6 +99,9 @@ pub struct BladeView {
     pub times: BTreeMap<Moment, Millis>,
     /// What it says of itself.
     pub hardware: Hardware,
+    /// What somebody else changed in its export and was left so (`[target] drift = "report"`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drift: Vec<String>,
 }
 
 /// One image, as `sheath images` shows it.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Doing, Failure, Job, Report, Work};
+use super::{Doing, Failure, Job, Report, Work, look::look};
 use crate::{
     error::{Error, Result},
     host::Host,
@@ -57,13 +57,18 @@ pub(super) fn carry(host: &dyn Host, job: Job, begin: &mut Begin<'_>) -> Report 
             .inspect_err(|_| drop(step(host, &Step::RemoveVolume { volume }, begin))),
         Work::Steps(steps) => run(host, &steps, &mut report, begin),
         Work::Ask(question) => begin(Doing::Look).map(|()| question(host)).map_err(unstepped),
+        Work::Look { wish, volumes, edits } => {
+            let outcome = look(host, (&wish, &volumes), edits, &mut report, begin);
+            report.wish = Some(wish);
+            outcome
+        }
     };
     report.failure = outcome.err();
     report.elapsed = start.elapsed();
     report
 }
 
-fn unstepped(error: Error) -> Failure {
+pub(super) fn unstepped(error: Error) -> Failure {
     Failure { step: None, error }
 }
 
@@ -97,7 +102,12 @@ pub fn blade_plan(host: &dyn Host, wish: &BladeWish, volumes: &Volumes) -> Resul
     plan::blade(wish, volumes, &host.export(&wish.target, volume)?)
 }
 
-fn run(host: &dyn Host, steps: &[Step], report: &mut Report, begin: &mut Begin<'_>) -> Result<(), Failure> {
+pub(super) fn run(
+    host: &dyn Host,
+    steps: &[Step],
+    report: &mut Report,
+    begin: &mut Begin<'_>,
+) -> Result<(), Failure> {
     for next in steps {
         let changed =
             step(host, next, begin).map_err(|error| Failure { step: Some(Box::new(next.clone())), error })?;

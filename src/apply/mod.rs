@@ -1,8 +1,9 @@
 //! Acting: carries plans out, in parallel lanes, and reports.
 //!
-//! A job brings a wish and what the last LVM report says of its volumes; the lane observes what LIO has for that one blade, asks `plan` for the
-//! steps, runs them in order and reports. What fails is undone as far as nothing half-made stays behind; trying again is
-//! the next event's. Lanes overlap the grace periods that LIO waits for; LVM's own lock is the host's business.
+//! A job brings a wish and what the last LVM report says of its volumes; the lane observes what LIO has for that one
+//! blade, asks `plan` for the steps, runs them in order and reports. What fails is undone as far as nothing half-made stays
+//! behind; trying again is the next event's. Lanes overlap the grace periods that LIO waits for; LVM's own lock is the
+//! host's business.
 //!
 //! Each look and each step has a deadline. A job that is over it is reported as overdue while it still runs, its thread is
 //! left behind and replaced, and nothing more of it is begun; when it ends after all, that is a second, late report.
@@ -16,17 +17,19 @@
 mod carry;
 mod deadline;
 mod lanes;
+mod look;
 
 use std::time::Duration;
 
 pub use carry::{blade_plan, carry_out, chassis_steps};
 pub use deadline::{Deadlines, Doing, deadline};
 pub use lanes::{LEFT_BEHIND, Lanes};
+pub use look::HandEdits;
 
 use crate::{
     error::Error,
     host::Host,
-    model::{BladeId, ImageName, VolumeId},
+    model::{BladeId, Difference, ImageName, VolumeId},
     observed::Volumes,
     plan::{Changed, Step},
     policy::{BladeWish, MakeWish, chassis::ChassisWish},
@@ -94,6 +97,15 @@ pub enum Work {
     Steps(Vec<Step>),
     /// Ask the host something, off the main thread.
     Ask(Question),
+    /// Look whether one blade's export is still as it was made, and tell what is not.
+    Look {
+        /// The wish, which was carried out before.
+        wish: Box<BladeWish>,
+        /// The last LVM report.
+        volumes: Volumes,
+        /// What is done about hand edits.
+        edits: HandEdits,
+    },
 }
 
 /// A job for a lane.
@@ -125,6 +137,8 @@ pub struct Report {
     pub failure: Option<Failure>,
     /// How long it took, or has taken so far.
     pub elapsed: Duration,
+    /// What somebody else had changed, where the job was a look.
+    pub drift: Vec<Difference>,
     /// Whether it has ended, and in time.
     pub ending: Ending,
 }
@@ -161,6 +175,7 @@ impl Report {
             volumes: None,
             wish: None,
             held: vec![],
+            drift: vec![],
             failure: None,
             elapsed: Duration::ZERO,
             ending: Ending::default(),

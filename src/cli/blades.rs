@@ -51,7 +51,9 @@ fn problems(blades: &[BladeView]) -> String {
     let about = |blade: &BladeView| {
         let problem = blade.problem.iter().map(|problem| human::tame(problem));
         let held = blade.held.iter().map(|held| format!("waits until it is off: {}", human::tame(held)));
-        let lines = problem.chain(held).map(|line| format!("slot {}: {line}\n", blade.slot));
+        let drift =
+            blade.drift.iter().map(|drift| format!("changed by somebody else: {}", human::tame(drift)));
+        let lines = problem.chain(held).chain(drift).map(|line| format!("slot {}: {line}\n", blade.slot));
         lines.collect::<String>()
     };
     let lines: String = blades.iter().map(about).collect();
@@ -138,6 +140,7 @@ fn details(blade: &BladeView, session: &Session<'_>) -> String {
         ("target", blade.target.as_deref().map_or(NONE.into(), human::tame)),
         ("session", session_line(blade)),
     ];
+    lines.extend(blade.drift.iter().map(|drift| ("changed", human::tame(drift))));
     lines.extend(hardware(&blade.hardware));
     let lines: String = lines.into_iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect();
     lines + &moments(blade, session)

@@ -148,6 +148,7 @@ fn blades() -> Vec<BladeView> {
             firmware: Some(Firmware::Uefi),
             ..Hardware::default()
         },
+        drift: vec!["tpgt_1/attrib/authentication: from '1' to '0'".into()],
     };
     let failed = BladeView {
         slot: "2".parse().unwrap(),
@@ -164,6 +165,7 @@ fn blades() -> Vec<BladeView> {
         problem: Some("clone 'debian13': the pool is 95 % full".into()),
         times: BTreeMap::new(),
         hardware: Hardware::default(),
+        drift: vec![],
         ..running.clone()
     };
     vec![running, failed]

@@ -115,6 +115,13 @@ pub const KEYS: &[Key] = &[
          logins at its own port alone",
     ),
     key(
+        ("target", "drift"),
+        "\"repair\" or \"report\"",
+        "\"repair\"",
+        "what happens when somebody else changes a target of ours: it is put right at once, or only reported until \
+         'sheath reload'",
+    ),
+    key(
         ("policy", "policy"),
         "\"prompt\", \"wait\", \"ignore\" or { auto = \"IMAGE\" }",
         "\"prompt\"",

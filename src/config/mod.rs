@@ -87,6 +87,18 @@ pub struct TargetSettings {
     pub portal: Portal,
     /// How many ports, one after the other, the slots are spread over (1 to 64).
     pub ports: u16,
+    /// What is done about hand edits of our targets.
+    pub drift: Drift,
+}
+
+/// What is done when somebody else has changed a target or a backstore of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Drift {
+    /// It is told, and put right at once.
+    Repair,
+    /// It is told and left, until the operator asks for a repair (`sheath reload`) or wishes something new.
+    Report,
 }
 
 /// `[policy]`, `[policy.slot.N]` and `[policy.blade."MAC"]`.

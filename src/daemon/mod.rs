@@ -49,7 +49,8 @@ use crate::{
     config::Config,
     control::{api, server, unix},
     error::{Context, Error, Result},
-    watch::{self, WatchEvent, sessions},
+    host::live,
+    watch::{self, WatchEvent, configfs::Orders, sessions},
 };
 
 /// The agent of a blade appliance.
@@ -108,7 +109,7 @@ pub fn run(args: &Args) -> std::result::Result<(), Refusal> {
 async fn serve(args: &Args, config: Config) -> Result<()> {
     let (events, queue) = mpsc::channel();
     let Line { core, host } = line::build(args, &config, &events)?;
-    let (served, journal) = (core.served(), core.subscription());
+    let (served, journal, orders) = (core.served(), core.subscription(), core.orders());
     let (ended, line_ended) = tokio::sync::oneshot::channel();
     thread::Builder::new()
         .name("line".into())
@@ -120,7 +121,7 @@ async fn serve(args: &Args, config: Config) -> Result<()> {
     let (stop, stopped) = flag::channel(false);
     open_doors(args, &events, &journal, &stopped)?;
     if !args.sim {
-        watch_the_world(args, &config, &events);
+        watch_the_world(args, &config, &events, orders);
         let told = events.clone();
         let tell = move |blade, session| told.send(Event::Session(blade, session)).is_ok();
         tokio::spawn(sessions::run(Arc::clone(&host), served, tell));
@@ -162,14 +163,15 @@ fn listener(args: &Args, usual: &str, group: &str) -> Result<tokio::net::UnixLis
     Ok(listener)
 }
 
-/// Starts the watches: the kernel's tables, devices, the configuration, leases.
-fn watch_the_world(args: &Args, config: &Config, events: &mpsc::Sender<Event>) {
+/// Starts the watches: the kernel's tables, devices, the configuration, leases, hand edits.
+fn watch_the_world(args: &Args, config: &Config, events: &mpsc::Sender<Event>, orders: Orders) {
     let (tell, mut told) = tokio_mpsc::unbounded_channel();
     tokio::spawn(watch::netlink::run(config.chassis.bridge.clone(), tell.clone()));
     tokio::spawn(watch::udev::run(tell.clone()));
     let folder = args.config.parent().unwrap_or(&args.config).to_owned();
     tokio::spawn(watch::files::config(folder, tell.clone()));
-    tokio::spawn(watch::files::leases(services::LEASES.into(), tell));
+    tokio::spawn(watch::files::leases(services::LEASES.into(), tell.clone()));
+    tokio::spawn(watch::configfs::run(live::LIO.into(), orders, tell));
     let events = events.clone();
     tokio::spawn(async move {
         while let Some(event) = told.recv().await {

@@ -17,13 +17,13 @@ use super::{
 use crate::{
     config::Config,
     error::{Error, Result},
-    model::{Chap, Credentials, Iqn, PortName, VolumeId},
+    model::{Chap, Credentials, Difference, Export, Iqn, PortName, VolumeId},
     observed::{ObservedChassis, ObservedExport, Session, TargetSummary, Volumes},
     plan::{Changed, Step},
 };
 
 /// Where configfs shows LIO.
-const LIO: &str = "/sys/kernel/config/target";
+pub const LIO: &str = "/sys/kernel/config/target";
 
 /// The real machine.
 #[derive(Debug)]
@@ -170,5 +170,9 @@ impl Host for Live {
             .or_else(|| self.run_lio_step(step))
             .or_else(|| self.run_chassis_step(step))
             .expect("every step belongs to one of the three")
+    }
+
+    fn differences(&self, export: &Export) -> Result<Vec<Difference>> {
+        self.lio.differences(export)
     }
 }

@@ -27,7 +27,7 @@ use std::path::PathBuf;
 
 use crate::{
     error::Result,
-    model::{Chap, Credentials, Iqn, PortName, VolumeId},
+    model::{Chap, Credentials, Difference, Export, Iqn, PortName, VolumeId},
     observed::ObservedChassis,
     plan::{Changed, Step},
 };
@@ -72,4 +72,13 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// The step's failure; what it had changed until then stays and is found by the next observation.
     fn run(&self, step: &Step) -> Result<Changed>;
+
+    /// Returns the attributes and credentials of one blade's export that are not as we made them, by name: for people,
+    /// once an observation said that something differs. A machine that cannot name them names none.
+    ///
+    /// # Errors
+    /// As [`Host::export`].
+    fn differences(&self, _export: &Export) -> Result<Vec<Difference>> {
+        Ok(vec![])
+    }
 }

@@ -1,15 +1,18 @@
 //! What happens by itself: one file per source of events, each a task that tells plain [`WatchEvent`]s.
 //!
-//! Sources are the kernel's network tables (`netlink`), devices (`udev`), and files (`files`). A source that loses
-//! events says so by telling the whole again; one that fails tells [`WatchEvent::Trouble`] and begins anew. What an
+//! Sources are the kernel's network tables (`netlink`), devices (`udev`), files (`files`), and who touches our exports
+//! (`configfs`). A source that loses events says so by telling the whole again, or that all is to be looked at; one that
+//! fails tells [`WatchEvent::Trouble`] and begins anew. What an
 //! event means is for `roster` and `policy`; nothing here decides or logs.
 //!
 //! ```text
 //!   kernel ── rtnetlink ──► netlink::run ──┐
 //!   udevd ─── udev socket ──► udev::run ───┼──► UnboundedSender<WatchEvent> ──► the daemon's line
-//!   /etc/sheath, leases ──► files::…  ─────┘
+//!   /etc/sheath, leases ──► files::…  ─────┤
+//!   LIO ── inotify ──► configfs::run ──────┘
 //! ```
 
+pub mod configfs;
 pub mod files;
 mod fold;
 pub mod netlink;
@@ -26,7 +29,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
     error::Error,
-    model::{LvName, Mac, PortName},
+    model::{BladeId, LvName, Mac, PortName},
 };
 
 /// Where events go. The receiver must never block: it folds them into its facts.
@@ -97,6 +100,15 @@ pub enum WatchEvent {
     ConfigChanged,
     /// dnsmasq's leases, all of them.
     Leases(BTreeMap<Mac, Ipv4Addr>),
+    /// Somebody, maybe we, wrote below an export of ours.
+    Touched {
+        /// Whose export.
+        blade: BladeId,
+        /// What was touched, such as `tpgt_1/attrib/authentication`; at most a handful.
+        paths: Vec<String>,
+    },
+    /// What was touched below our exports is not known: look at all of them.
+    EditsLost,
     /// A source failed and begins anew: for the journal.
     Trouble {
         /// The source.
@@ -117,6 +129,8 @@ pub enum Source {
     Config,
     /// dnsmasq's lease file.
     Leases,
+    /// LIO's configfs.
+    Configfs,
 }
 
 /// The network tables, as far as blades are concerned.
@@ -157,6 +171,7 @@ mod tests {
         is_task(netlink::run("br0".parse().unwrap(), events.clone()));
         is_task(udev::run(events.clone()));
         is_task(files::config("/etc/sheath".into(), events.clone()));
-        is_task(files::leases("/run/leases".into(), events));
+        is_task(files::leases("/run/leases".into(), events.clone()));
+        is_task(configfs::run("/sys".into(), configfs::Orders::default(), events));
     }
 }

@@ -11,7 +11,7 @@ use toml::Spanned;
 use super::{number, or_default, parsed};
 use crate::{
     config::{
-        Chassis, Dhcp, TargetSettings,
+        Chassis, Dhcp, Drift, TargetSettings,
         network::{Network, parse_address, parse_range},
         raw::{Reader, Section},
     },
@@ -162,6 +162,11 @@ pub(super) fn target(
         "mutual" => Some(Chap::Mutual),
         _ => None,
     });
+    let drift = section.value(reader, "drift", |v| match v.as_str()? {
+        "repair" => Some(Drift::Repair),
+        "report" => Some(Drift::Report),
+        _ => None,
+    });
     let portal = section.value(reader, "portal", |v| parsed::<SocketAddrV4>(v).filter(|p| p.port() != 0));
     let ports = section.value(reader, "ports", |v| number(v, 1..=64));
     let ports = ports.map_or(8, Spanned::into_inner);
@@ -175,6 +180,7 @@ pub(super) fn target(
         chap: chap.map_or(Chap::OneWay, Spanned::into_inner),
         portal: Portal(portal.map_or(default, Spanned::into_inner)),
         ports,
+        drift: drift.map_or(Drift::Repair, Spanned::into_inner),
     })
 }
 

@@ -106,6 +106,7 @@ fn a_blade() -> BladeView {
         held: vec!["LUN 0".into()],
         times: BTreeMap::from([(Moment::Seen, 1), (Moment::OsLogin, 2)]),
         hardware: Hardware { serial: Some("S\n1".into()), ..Hardware::default() },
+        drift: vec![],
     }
 }
 

@@ -13,6 +13,7 @@
 //! ```
 
 mod boot;
+mod drift;
 mod journal;
 mod network;
 mod operator;
@@ -42,7 +43,7 @@ use crate::{
     policy::{self, chassis::ServiceFile},
     roster::{Presence, Roster, Saved},
     status::{ImportProgress, Millis, Problem},
-    watch::{WatchEvent, sessions::Served},
+    watch::{WatchEvent, configfs::Orders, sessions::Served},
 };
 
 /// Something that the line has to know.
@@ -128,6 +129,7 @@ pub struct Core {
     hung_questions: usize,
     served: Served,
     journal: Journal,
+    drift: drift::Drift,
 }
 
 /// A job that runs.
@@ -168,12 +170,18 @@ impl Core {
             hung_questions: 0,
             served: Served::default(),
             journal,
+            drift: drift::Drift::default(),
         }
     }
 
     /// Returns the targets whose sessions are to be watched.
     pub fn served(&self) -> Served {
         self.served.clone()
+    }
+
+    /// Returns what tells the watch on configfs which exports are ours.
+    pub fn orders(&self) -> Orders {
+        self.drift.orders()
     }
 
     /// Returns the readers' end of what happens.

@@ -38,6 +38,8 @@ impl Core {
                     self.on_lease(mac, ip);
                 }
             }
+            WatchEvent::Touched { blade, paths } => self.on_touched(blade, &paths),
+            WatchEvent::EditsLost => self.on_edits_lost(),
             WatchEvent::Trouble { source, text } => {
                 self.journal.tell(EventKind::Problem, &format!("watch {source:?}: {text}; beginning anew"));
             }
@@ -160,6 +162,7 @@ impl Core {
         if now / RETRY_EVERY != now.saturating_sub(1000) / RETRY_EVERY {
             self.retry_failed();
         }
+        self.audit();
     }
 
     fn retry_failed(&mut self) {

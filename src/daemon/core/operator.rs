@@ -235,7 +235,10 @@ impl Core {
     fn operator_reload(&mut self) -> Result<Reply> {
         self.reload();
         match self.config_faults.as_slice() {
-            [] => Ok(accepted("the configuration is in force".into())),
+            [] => {
+                self.repair_what_was_left();
+                Ok(accepted("the configuration is in force".into()))
+            }
             faults => {
                 Err(Error::invalid(format!("reload, the old configuration stays: {}", faults.join("; "))))
             }
@@ -251,6 +254,7 @@ impl Core {
                     (Arc::new(config), self.now(), vec![]);
                 self.journal.tell(EventKind::Config, "new configuration in force");
                 self.untended = true;
+                self.drift.forget_wishes();
                 self.make_chassis("new configuration");
                 self.converge_all("new configuration");
             }

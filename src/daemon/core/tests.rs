@@ -19,6 +19,7 @@ use crate::{
     watch::{Link, Network},
 };
 
+mod drift;
 mod quarantine;
 
 /// The line, its simulated machine, and the jobs that wait.
@@ -540,7 +541,7 @@ fn a_job_brings_the_volumes_of_its_blade_and_no_others() {
     let mut bench = Bench::resumed(sample::config(), host, tempfile::tempdir().unwrap());
     bench.core.converge(sample::blade_id(7), "test");
     let job = locked(&bench.jobs).pop_back().unwrap();
-    let crate::apply::Work::Blade { volumes, .. } = job.work else { panic!("a blade's job") };
+    let crate::apply::Work::Look { volumes, .. } = job.work else { panic!("a look at a blade") };
     assert_eq!(volumes.volumes.len(), 1);
 }
 

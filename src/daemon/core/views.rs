@@ -63,6 +63,7 @@ impl Core {
             held: blade.held.clone(),
             times: blade.times.clone(),
             hardware: blade.hardware.clone(),
+            drift: self.drift.of(id),
         }
     }
 

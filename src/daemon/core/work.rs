@@ -74,7 +74,8 @@ impl Core {
             return;
         }
         let volumes = volumes.only(wish.volumes());
-        self.submit(Subject::Blade(id), cause, Work::Blade { wish: Box::new(wish), volumes });
+        let work = self.work_for(wish, volumes);
+        self.submit(Subject::Blade(id), cause, work);
     }
 
     /// Looks at all blades: the ones that are there first, and few at a time, so that one that asks meanwhile does not
@@ -113,6 +114,7 @@ impl Core {
             self.stuck.insert(report.subject.clone());
         }
         self.fold(&report);
+        self.on_drift(&report);
         self.write_line(&report);
         match (report.subject.clone(), report.volumes.take()) {
             (Subject::Volumes, Some(volumes)) => self.on_volumes(volumes),
@@ -268,6 +270,9 @@ impl Core {
             None => drop(watched.remove(&id)),
         }
         drop(watched);
+        if let Some(wish) = &report.wish {
+            self.on_made(id, wish);
+        }
         self.answer_parked(|parked| parked.blade == id);
     }
 

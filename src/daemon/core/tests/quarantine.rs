@@ -19,6 +19,7 @@ fn overdue(subject: Subject) -> Event {
         volumes: None,
         wish: None,
         held: vec![],
+        drift: vec![],
         failure: Some(Failure { step: Some(Box::new(step)), error }),
         elapsed: Duration::from_secs(20),
         ending: Ending::Overdue,
