@@ -178,6 +178,114 @@ impl Volumes {
     }
 }
 
+/// What the kernel has counted for one blade's disk and target.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Sessions of the target. Two while a blade goes from iPXE to its operating system: LIO shows only the latest.
+    pub sessions: u32,
+    /// Sessions that ended in an error since the target was made: of the connection, of a digest, of a PDU's format.
+    pub session_errors: u64,
+    /// Logins that were let in since the target was made.
+    pub logins: u64,
+    /// Logins that were refused since the target was made.
+    pub refused_logins: u64,
+    /// What the disk has done since its volume was activated; `None` while it is not active.
+    pub disk: Option<DiskCounters>,
+}
+
+/// What a block device has done since it came: operations and bytes, exactly.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskCounters {
+    /// Read operations.
+    pub reads: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Write operations.
+    pub writes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Discard operations: UNMAP and WRITE SAME of the blade.
+    pub discards: u64,
+    /// Bytes discarded.
+    pub discarded_bytes: u64,
+}
+
+/// What LIO has counted of refused logins to one target since the target was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginFailures {
+    /// All of them.
+    pub refused: u64,
+    /// Those of initiators that the target does not admit.
+    pub unauthorised: u64,
+    /// Those whose CHAP failed.
+    pub unauthenticated: u64,
+    /// The last one's initiator, where LIO knows it.
+    pub initiator: Option<String>,
+    /// The last one's address.
+    pub address: Option<IpAddr>,
+}
+
+/// Why a login was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusalCause {
+    /// There is no such target.
+    UnknownTarget,
+    /// The target is disabled.
+    Disabled,
+    /// The target has no ACL for the initiator.
+    NotAdmitted,
+    /// CHAP with another user.
+    WrongUser,
+    /// CHAP with another password.
+    WrongPassword,
+    /// The initiator offers no CHAP.
+    NoChap,
+    /// The ACL holds no CHAP credentials.
+    NoCredentials,
+    /// CHAP failed, for one of several reasons that were told at once.
+    Chap,
+    /// A connection did not say who it is in time; every other login at its portal waited.
+    Timeout,
+    /// The initiator gave up, or the two found no terms.
+    Negotiation,
+}
+
+impl RefusalCause {
+    /// Returns the cause for people.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::UnknownTarget => "there is no such target",
+            Self::Disabled => "the target is disabled",
+            Self::NotAdmitted => "the target does not admit this initiator",
+            Self::WrongUser => "wrong CHAP user",
+            Self::WrongPassword => "wrong CHAP password",
+            Self::NoChap => "the initiator offers no CHAP",
+            Self::NoCredentials => "the target has no CHAP credentials for this initiator",
+            Self::Chap => "CHAP failed",
+            Self::Timeout => {
+                "the connection said nothing in time, and held up every other login at its portal"
+            }
+            Self::Negotiation => "the initiator gave up, or no terms were found (mutual CHAP?)",
+        }
+    }
+}
+
+/// A login that was refused, as far as it is known whose.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Why.
+    pub cause: RefusalCause,
+    /// The initiator's name, as it sent it.
+    pub initiator: Option<String>,
+    /// The target's name, as the initiator sent it.
+    pub target: Option<String>,
+    /// Where the login came from.
+    pub address: Option<IpAddr>,
+    /// The portal, where that is all that is known.
+    pub portal: Option<String>,
+}
+
 impl ObservedTarget {
     /// Returns whether any initiator is logged in.
     pub fn is_in_use(&self) -> bool {

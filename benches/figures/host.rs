@@ -11,7 +11,7 @@ use sheath::{
     error::Result,
     host::{Host, live::Live},
     model::{Chap, Credentials, Iqn, PortName, VolumeId},
-    observed::{ObservedChassis, ObservedExport, Session, TargetSummary, Volumes},
+    observed::{Counters, LoginFailures, ObservedChassis, ObservedExport, Session, TargetSummary, Volumes},
     plan::{Changed, Step},
 };
 
@@ -57,6 +57,14 @@ impl Host for LioAlone {
 
     fn chassis(&self, _: &PortName, _: &[PortName], _: &[PathBuf]) -> Result<ObservedChassis> {
         Ok(ObservedChassis::default())
+    }
+
+    fn counters(&self, target: &Iqn, volume: VolumeId) -> Result<Counters> {
+        self.live.counters(target, volume)
+    }
+
+    fn login_failures(&self, target: &Iqn, known: u64) -> Result<Option<LoginFailures>> {
+        self.live.login_failures(target, known)
     }
 
     fn targets(&self) -> Result<Vec<TargetSummary>> {

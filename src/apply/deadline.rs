@@ -70,6 +70,7 @@ fn of_step(step: &Step) -> Duration {
         | Step::RemoveStray { .. }
         | Step::Enable { .. }
         | Step::Disable { .. }
+        | Step::DropSession { .. }
         | Step::RemoveAcl { .. }
         | Step::RemoveTarget { .. }
         | Step::RemoveBackstore { .. } => LIO,

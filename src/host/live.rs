@@ -7,7 +7,7 @@ use std::{fs, io::ErrorKind, path::PathBuf};
 
 use super::{
     Host,
-    disk::{cidata, gpt},
+    disk::{cidata, gpt, stat},
     keys::MasterKey,
     lio::{Acl, Lio},
     lvm::Lvm,
@@ -18,7 +18,7 @@ use crate::{
     config::Config,
     error::{Error, Result},
     model::{Chap, Credentials, Difference, Export, Iqn, PortName, VolumeId},
-    observed::{ObservedChassis, ObservedExport, Session, TargetSummary, Volumes},
+    observed::{Counters, LoginFailures, ObservedChassis, ObservedExport, Session, TargetSummary, Volumes},
     plan::{Changed, Step},
 };
 
@@ -115,6 +115,9 @@ impl Live {
             Step::RemoveAcl { target, initiator } => self.lio.remove_acl(target, initiator),
             Step::RemoveTarget { target } => self.lio.remove_target(target),
             Step::RemoveBackstore { volume } => self.lio.remove_backstore(*volume),
+            Step::DropSession { target, initiator, session } => {
+                self.lio.drop_session(target, initiator, *session)
+            }
             _ => return None,
         };
         Some(changed)
@@ -174,5 +177,14 @@ impl Host for Live {
 
     fn differences(&self, export: &Export) -> Result<Vec<Difference>> {
         self.lio.differences(export)
+    }
+
+    fn counters(&self, target: &Iqn, volume: VolumeId) -> Result<Counters> {
+        let disk = stat::read("/sys".as_ref(), &self.device(volume))?;
+        Ok(Counters { disk, ..self.lio.counters(target)? })
+    }
+
+    fn login_failures(&self, target: &Iqn, known: u64) -> Result<Option<LoginFailures>> {
+        self.lio.login_failures(target, known)
     }
 }

@@ -10,6 +10,7 @@ pub mod disk;
 pub mod dnsmasq;
 pub mod file;
 pub mod keys;
+pub mod kmsg;
 pub mod lio;
 pub mod live;
 pub mod lvm;
@@ -19,8 +20,8 @@ pub mod sim;
 pub mod udev;
 
 pub use crate::observed::{
-    AuthState, MapState, ObservedAcl, ObservedBackstore, ObservedExport, ObservedTarget, Session,
-    SessionKind, TargetSummary, Volumes,
+    AuthState, Counters, DiskCounters, LoginFailures, MapState, ObservedAcl, ObservedBackstore,
+    ObservedExport, ObservedTarget, RefusalCause, Session, SessionKind, TargetSummary, Volumes,
 };
 
 use std::path::PathBuf;
@@ -81,4 +82,17 @@ pub trait Host: Send + Sync {
     fn differences(&self, _export: &Export) -> Result<Vec<Difference>> {
         Ok(vec![])
     }
+
+    /// Returns what was counted for one blade's disk and target. Some ten files; read only when somebody looks.
+    ///
+    /// # Errors
+    /// As [`Host::export`]; a target that is not there has counted nothing.
+    fn counters(&self, target: &Iqn, volume: VolumeId) -> Result<Counters>;
+
+    /// Returns what was counted of refused logins to the target, and who the last was; `None` where the count is still
+    /// `known`: one file read then.
+    ///
+    /// # Errors
+    /// As [`Host::export`]; a target that is not there has refused nobody.
+    fn login_failures(&self, target: &Iqn, known: u64) -> Result<Option<LoginFailures>>;
 }

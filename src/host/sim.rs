@@ -15,8 +15,8 @@ use crate::{
     host::Host,
     model::{Chap, Credentials, Iqn, PortName, Secret, Stray, VgName, VolumeId},
     observed::{
-        AuthState, MapState, ObservedAcl, ObservedBackstore, ObservedChassis, ObservedExport, ObservedTarget,
-        Session, TargetSummary, Volumes,
+        AuthState, Counters, DiskCounters, LoginFailures, MapState, ObservedAcl, ObservedBackstore,
+        ObservedChassis, ObservedExport, ObservedTarget, Session, TargetSummary, Volumes,
     },
     plan::{Changed, Step},
 };
@@ -34,6 +34,10 @@ pub struct Machine {
     pub properties: BTreeMap<VolumeId, BTreeMap<String, String>>,
     /// The chassis.
     pub chassis: ObservedChassis,
+    /// What volumes' devices have counted.
+    pub counted: BTreeMap<VolumeId, DiskCounters>,
+    /// What targets have refused.
+    pub refused: BTreeMap<Iqn, LoginFailures>,
 }
 
 /// The simulated host.
@@ -163,6 +167,19 @@ impl Host for Sim {
         machine.run_chassis_step(step);
         Ok(Changed::from_bool(state.machine != before))
     }
+
+    fn counters(&self, target: &Iqn, volume: VolumeId) -> Result<Counters> {
+        let machine = &self.state().machine;
+        let acls = machine.targets.get(target).into_iter().flat_map(|found| found.acls.values());
+        let sessions = acls.filter(|acl| acl.session.is_some()).count();
+        let sessions = u32::try_from(sessions).expect("a handful");
+        Ok(Counters { sessions, disk: machine.counted.get(&volume).copied(), ..Counters::default() })
+    }
+
+    fn login_failures(&self, target: &Iqn, known: u64) -> Result<Option<LoginFailures>> {
+        let failures = self.state().machine.refused.get(target).cloned();
+        Ok(failures.filter(|failures| failures.refused != known))
+    }
 }
 
 impl Machine {
@@ -276,6 +293,11 @@ impl Machine {
             }
             Step::RemoveAcl { target, initiator } => {
                 self.target(target)?.acls.remove(initiator);
+            }
+            Step::DropSession { target, initiator, session } => {
+                let acl = self.target(target)?.acls.get_mut(initiator.as_str());
+                let acl = acl.ok_or_else(|| missing(format!("ACL of '{initiator}'")))?;
+                acl.session.take_if(|found| found.id == *session);
             }
             _ => {}
         }

@@ -188,6 +188,15 @@ pub enum Step {
         /// The clone that it exported.
         volume: VolumeId,
     },
+    /// This session of the initiator is gone, and all that were there beside it; the initiator may log in again.
+    DropSession {
+        /// The target.
+        target: Iqn,
+        /// The initiator.
+        initiator: Iqn,
+        /// LIO's id of the session: a later one is another, and stays.
+        session: u32,
+    },
 }
 
 /// Whether a step had anything to do.
@@ -230,6 +239,7 @@ impl Step {
             | Self::RemoveAcl { .. }
             | Self::RemoveTarget { .. }
             | Self::RemoveBackstore { .. } => "removing disk",
+            Self::DropSession { .. } => "closing session",
         }
     }
 }
@@ -287,6 +297,9 @@ impl fmt::Display for Step {
             Self::RemoveAcl { target, initiator } => write!(f, "'{target}' does not admit '{initiator}'"),
             Self::RemoveTarget { target } => write!(f, "target '{target}' is gone"),
             Self::RemoveBackstore { volume } => write!(f, "backstore of volume '{volume}' is gone"),
+            Self::DropSession { target, initiator, session } => {
+                write!(f, "session {session} of '{initiator}' with '{target}' is gone")
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod cidata;
 pub mod gpt;
 pub mod inspect;
 pub mod loopfile;
+pub mod stat;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -35,6 +35,11 @@ impl Info {
         })
     }
 
+    /// Returns LIO's id of the session.
+    pub(super) fn id(&self) -> u32 {
+        self.id
+    }
+
     /// Returns the session, where its initiator is logged in: not one that is on its way in or out.
     pub(super) fn session(self) -> Option<Session> {
         // What we do not know counts as firmware: it is left without pings, which an operating system does not mind.

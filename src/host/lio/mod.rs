@@ -39,12 +39,15 @@
 mod acl;
 mod auth;
 mod backstore;
+mod counters;
 mod differences;
 mod folders;
 mod fresh;
 mod info;
 mod observe;
 mod profile;
+mod refused;
+mod sessions;
 mod target;
 
 #[cfg(test)]
@@ -59,6 +62,7 @@ use nix::sys::{
 
 pub use acl::Acl;
 pub use folders::{FOLDERS, folders};
+pub use refused::Hint;
 
 use self::fresh::Fresh;
 use super::{configfs::Node, keys::MasterKey};
