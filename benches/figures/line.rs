@@ -40,15 +40,11 @@ impl Line {
         let _ = fs::remove_file(&state);
         let host = Arc::new(LioAlone::new(fixture));
         let (tell, events) = mpsc::channel();
-        let (done, step) = (tell.clone(), tell);
-        let lanes = Lanes::start(
-            host.clone(),
-            move |report| drop(done.send(Event::Done(report))),
-            move |subject, word| drop(step.send(Event::Step(subject.clone(), word))),
-        );
+        let lanes = Lanes::start(host.clone(), move |report| drop(tell.send(Event::Done(report))));
         let (config, mut random) = (fixture.config.clone(), 1_u128 << 100);
         let outside = Outside {
             submit: Box::new(move |job| lanes.submit(job)),
+            word: Box::new(|_| None),
             import: Box::new(|_| ()),
             now: Box::new(core::now),
             fresh: Box::new(move || {

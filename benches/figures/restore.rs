@@ -34,7 +34,7 @@ pub(crate) fn lanes(targets: usize) -> Duration {
     let fixture = Fixture::new(targets);
     let host = Arc::new(LioAlone::new(&fixture));
     let (done, reports) = mpsc::channel();
-    let lanes = Lanes::start(host, move |report| drop(done.send(report)), |_, _| ());
+    let lanes = Lanes::start(host, move |report| drop(done.send(report)));
     let wishes: Vec<_> = (0..targets).map(|n| fixture.wish(n)).collect();
     let begin = Instant::now();
     for wish in wishes {

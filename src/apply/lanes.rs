@@ -41,14 +41,12 @@ pub const LEFT_BEHIND: usize = 64;
 pub struct Lanes(Arc<Shared>);
 
 type Done = Box<dyn Fn(Report) + Send + Sync>;
-type OnStep = Box<dyn Fn(&Subject, &'static str) + Send + Sync>;
 
 /// What lanes and overseer share.
 struct Shared {
     host: Arc<dyn Host>,
     deadlines: Deadlines,
     done: Done,
-    step: OnStep,
     state: Mutex<State>,
     /// Told when there is a job.
     jobs: Condvar,
@@ -82,14 +80,9 @@ struct Running {
 }
 
 impl Lanes {
-    /// Starts the lanes. `done` hears each report, `step` each step's word for the console before it runs. Both are
-    /// told with the lanes' lock held: they may neither wait nor submit.
-    pub fn start(
-        host: Arc<dyn Host>,
-        done: impl Fn(Report) + Send + Sync + 'static,
-        step: impl Fn(&Subject, &'static str) + Send + Sync + 'static,
-    ) -> Self {
-        Self::with_deadlines(host, deadline, done, step)
+    /// Starts the lanes. `done` hears each report; it may neither wait nor submit, because the lanes' lock may be held.
+    pub fn start(host: Arc<dyn Host>, done: impl Fn(Report) + Send + Sync + 'static) -> Self {
+        Self::with_deadlines(host, deadline, done)
     }
 
     /// Starts the lanes with deadlines of the caller's.
@@ -97,13 +90,11 @@ impl Lanes {
         host: Arc<dyn Host>,
         deadlines: Deadlines,
         done: impl Fn(Report) + Send + Sync + 'static,
-        step: impl Fn(&Subject, &'static str) + Send + Sync + 'static,
     ) -> Self {
         let shared = Arc::new(Shared {
             host,
             deadlines,
             done: Box::new(done),
-            step: Box::new(step),
             state: Mutex::default(),
             jobs: Condvar::new(),
             overseer: Condvar::new(),
@@ -120,6 +111,17 @@ impl Lanes {
     pub fn submit(&self, job: Job) {
         self.0.lock().queue.push_back(job);
         self.0.jobs.notify_one();
+    }
+
+    /// Returns what is done about the subject right now, as a blade's console says it. Whoever wants to know asks: telling
+    /// of each step would wake the line eight times for each target.
+    pub fn word(&self, subject: &Subject) -> Option<&'static str> {
+        let state = self.0.lock();
+        let running = state.running.values().find(|running| running.subject == *subject)?;
+        match &running.doing {
+            Doing::Step(step) => Some(step.console_word()),
+            Doing::Look | Doing::Report => None,
+        }
     }
 }
 
@@ -184,9 +186,6 @@ impl Shared {
         let running = state.running.get_mut(&number).expect("it runs until its lane ends it");
         if running.left_behind {
             return Err(Error::new(Kind::Timeout, format!("{doing}: too late, it is planned anew")));
-        }
-        if let Doing::Step(step) = &doing {
-            (self.step)(&running.subject, step.console_word());
         }
         running.enter(doing, self.deadlines);
         self.tell_overseer(&state, number);

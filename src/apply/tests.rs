@@ -70,7 +70,7 @@ fn a_refused_plan_runs_no_step() {
 fn lanes_report_every_job() {
     let host = Arc::new(sim());
     let (tell, told) = mpsc::channel();
-    let lanes = Lanes::start(host.clone(), move |report| tell.send(report).unwrap(), |_, _| ());
+    let lanes = Lanes::start(host.clone(), move |report| tell.send(report).unwrap());
     for _ in 0..8 {
         lanes.submit(Job { subject: Subject::Volumes, cause: "test".into(), work: Work::Report });
     }

@@ -87,7 +87,7 @@ mod tests {
         let asked = initial("192.168.9.254/25", &["eth1", "eth2", "eth3"], "blades");
         let config = crate::config::parse("sheath.toml", &render_initial(&asked)).unwrap();
         assert_eq!(config.chassis.address, asked.address);
-        assert_eq!(config.chassis.slots.into_values().collect::<Vec<_>>(), asked.slots);
+        assert_eq!(config.chassis.slots.values().cloned().collect::<Vec<_>>(), asked.slots);
         assert_eq!(config.pool.vg, asked.vg);
     }
 

@@ -9,12 +9,14 @@ mod initial;
 mod keys;
 mod network;
 mod raw;
+mod slots;
 
 pub use check::parse;
 pub use fault::Fault;
 pub use initial::{Initial, SAMPLE, render_initial};
 pub use keys::{KEYS, Key};
 pub use network::parse_address;
+pub use slots::Slots;
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -52,8 +54,8 @@ pub struct Chassis {
     pub manage: bool,
     /// Whether slots are isolated from each other.
     pub isolate: bool,
-    /// The port of each slot; no port twice.
-    pub slots: BTreeMap<Slot, PortName>,
+    /// The port of each slot.
+    pub slots: Slots,
 }
 
 /// `[pool]`.
@@ -210,6 +212,6 @@ impl Config {
 
     /// Returns the slot that this interface is the port of.
     pub fn slot_of(&self, port: &PortName) -> Option<Slot> {
-        self.chassis.slots.iter().find(|(_, name)| *name == port).map(|(slot, _)| *slot)
+        self.chassis.slots.of(port)
     }
 }

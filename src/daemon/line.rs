@@ -42,16 +42,14 @@ type Importer = Box<dyn FnMut(ImportRequest) + Send>;
 /// A master key that is missing or readable by others.
 pub(super) fn build(args: &Args, config: &Config, events: &mpsc::Sender<Event>) -> Result<Line> {
     let (host, import) = machine(args, config, events)?;
-    let (done, step) = (events.clone(), events.clone());
-    let lanes = Lanes::start(
-        host.clone(),
-        move |report| drop(done.send(Event::Done(report))),
-        move |subject, word| drop(step.send(Event::Step(subject.clone(), word))),
-    );
+    let done = events.clone();
+    let lanes = Arc::new(Lanes::start(host.clone(), move |report| drop(done.send(Event::Done(report)))));
+    let working = lanes.clone();
     let state = args.state.join("roster.json");
     let (path, running, run) = (args.config.clone(), config.clone(), args.run.clone());
     let outside = Outside {
         submit: Box::new(move |job| lanes.submit(job)),
+        word: Box::new(move |subject| working.word(subject)),
         import,
         now: Box::new(core::now),
         fresh: Box::new(fresh),

@@ -64,7 +64,7 @@ impl Live {
     /// # Errors
     /// The first failing system call.
     pub fn tell_udev(&self, config: &Config) -> Result<()> {
-        for (slot, port) in &config.chassis.slots {
+        for (slot, port) in config.chassis.slots.iter() {
             self.udev.announce_port(port, Some(*slot))?;
         }
         self.udev.catch_up().map(drop)

@@ -18,7 +18,6 @@ struct Bench {
     host: Arc<Sim>,
     lanes: Lanes,
     told: mpsc::Receiver<Report>,
-    steps: mpsc::Receiver<Subject>,
 }
 
 impl Bench {
@@ -27,20 +26,14 @@ impl Bench {
         let host = Arc::new(Sim::new("sheath".parse().unwrap(), Machine::default()));
         hung.into_iter().for_each(|volume| host.hang(&backstore(volume)));
         let (tell, told) = mpsc::channel();
-        let (begun, steps) = mpsc::channel();
         let deadlines = |doing: &Doing| match doing {
             // Those that no test hangs have time enough on a machine that is busy.
             Doing::Step(Step::RemoveBackstore { volume }) if volume.0 < 100 => Duration::from_millis(50),
             Doing::Step(Step::RemoveBackstore { volume }) if volume.0 < 200 => Duration::from_secs(2),
             _ => Duration::from_secs(3600),
         };
-        let lanes = Lanes::with_deadlines(
-            host.clone(),
-            deadlines,
-            move |report| drop(tell.send(report)),
-            move |subject, _| drop(begun.send(subject.clone())),
-        );
-        Self { host, lanes, told, steps }
+        let lanes = Lanes::with_deadlines(host.clone(), deadlines, move |report| drop(tell.send(report)));
+        Self { host, lanes, told }
     }
 
     /// Submits the removal of a volume: its backstore first.
@@ -56,6 +49,16 @@ impl Bench {
 
     fn next(&self) -> Report {
         self.told.recv_timeout(PATIENCE).expect("a report in time")
+    }
+
+    /// Waits until a lane is at the removal of this volume's backstore.
+    fn await_step(&self, wanted: u128) {
+        let begin = Instant::now();
+        let is_at = |running: &Running| matches!(&running.doing, Doing::Step(Step::RemoveBackstore { volume }) if volume.0 == wanted);
+        while !self.lanes.0.lock().running.values().any(is_at) {
+            assert!(begin.elapsed() < PATIENCE, "step {wanted} was not begun");
+            thread::yield_now();
+        }
     }
 
     fn is_silent(&self) -> bool {
@@ -126,7 +129,8 @@ fn long_work_of_short_steps_is_in_time() {
     let work = steps.clone().map(|volume| Step::RemoveBackstore { volume: VolumeId(volume) });
     bench.submit(Subject::Volumes, Work::Steps(work.collect()));
     for volume in steps.clone() {
-        bench.steps.recv_timeout(PATIENCE).expect("the next step");
+        bench.await_step(volume);
+        assert_eq!(bench.lanes.word(&Subject::Volumes), Some("removing disk"));
         assert!(bench.told.recv_timeout(Duration::from_millis(200)).is_err());
         bench.host.resume(&backstore(volume));
     }

@@ -43,7 +43,7 @@ impl ChassisDraft {
     /// Returns the table, or `None` where a required key is missing or wrong.
     pub(super) fn whole(self) -> Option<Chassis> {
         let Self { bridge, address, manage, isolate, slots, .. } = self;
-        Some(Chassis { bridge, address: address?, manage, isolate, slots })
+        Some(Chassis { bridge, address: address?, manage, isolate, slots: slots.into_iter().collect() })
     }
 }
 

@@ -274,7 +274,7 @@ impl Core {
     }
 
     fn progress(&self, id: BladeId) -> String {
-        let word = self.busy.get(&Subject::Blade(id)).and_then(|busy| busy.word);
+        let word = (self.outside.word)(&Subject::Blade(id));
         format!("... {}", word.unwrap_or("preparing disk"))
     }
 

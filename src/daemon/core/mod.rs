@@ -56,8 +56,6 @@ pub enum Event {
     Operator(Request, oneshot::Sender<Result<Reply>>),
     /// A lane is done with a job.
     Done(Report),
-    /// A lane begins a step.
-    Step(Subject, &'static str),
     /// Somebody logged in to a blade's target, or out.
     Session(BladeId, Option<Session>),
     /// An import goes on.
@@ -72,10 +70,15 @@ pub type Loaded = std::result::Result<Config, Vec<String>>;
 /// Makes the files that services read.
 pub type FilesOf = Box<dyn Fn(&Config) -> Vec<ServiceFile> + Send>;
 
+/// Says what a lane does about a subject right now.
+pub type WordOf = Box<dyn Fn(&Subject) -> Option<&'static str> + Send>;
+
 /// What the line needs from outside, so that tests can give their own.
 pub struct Outside {
     /// Where jobs go.
     pub submit: Box<dyn FnMut(Job) + Send>,
+    /// What a lane does about a subject right now, as a blade's console says it.
+    pub word: WordOf,
     /// Starts an import; its progress comes back as [`Event::Import`].
     pub import: Box<dyn FnMut(ImportRequest) + Send>,
     /// The clock.
@@ -137,8 +140,6 @@ pub struct Core {
 struct Busy {
     /// Its subject has changed meanwhile: once more.
     again: Option<String>,
-    /// The step that runs, for the console.
-    word: Option<&'static str>,
     /// It is over its deadline and has not come back: what is told of it.
     quarantine: Option<String>,
 }
@@ -207,11 +208,6 @@ impl Core {
             Event::Boot(request, reply) => self.on_boot(request, reply),
             Event::Operator(request, reply) => self.on_operator(request, reply),
             Event::Done(report) => self.on_report(report),
-            Event::Step(subject, word) => {
-                if let Some(busy) = self.busy.get_mut(&subject) {
-                    busy.word = Some(word);
-                }
-            }
             Event::Session(blade, session) => self.on_session(blade, session),
             Event::Import(name, publish, progress) => self.on_import(name, publish, progress),
             Event::Tick => self.on_tick(),

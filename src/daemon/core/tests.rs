@@ -71,6 +71,7 @@ impl Bench {
         let mut random = u128::from(std::process::id()) << 64;
         let outside = Outside {
             submit: Box::new(move |job| locked(&queue).push_back(job)),
+            word: Box::new(|_| Some("partitioning disk")),
             import: Box::new(|_| ()),
             now: Box::new(move || *locked(&time)),
             fresh: Box::new(move || {
@@ -434,7 +435,6 @@ fn a_slow_job_is_answered_with_progress_in_time() {
     let Answer::Menu(menu) = bench.ask(1, Ask::Start) else { panic!("no menu") };
     let choice = Ask::Choose { token: menu.token, choice: Choice::Install(sample::image()) };
     let mut answer = bench.send(1, 1, choice);
-    bench.core.handle(Event::Step(Subject::Blade(sample::blade_id(1)), "partitioning disk"));
     bench.core.handle(Event::Tick);
     assert!(answer.try_recv().is_err());
     *locked(&bench.clock) += 3_000;

@@ -53,7 +53,10 @@ mod target;
 #[cfg(test)]
 mod fake;
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use nix::sys::{
     statfs::{FsType, statfs},
@@ -88,13 +91,21 @@ pub struct Lio {
     prefix: Iqn,
     keys: MasterKey,
     fresh: Fresh,
+    /// LIO was there once. A module that goes later is told by the verb that misses it.
+    was_there: AtomicBool,
 }
 
 impl Lio {
     /// Returns the LIO below `root` (`/sys/kernel/config/target`); targets below `prefix` are ours, credentials are
     /// derived from `keys`.
     pub fn new(root: PathBuf, prefix: Iqn, keys: MasterKey) -> Self {
-        Self { root: Node::root(root), prefix, keys, fresh: Fresh::default() }
+        Self {
+            root: Node::root(root),
+            prefix,
+            keys,
+            fresh: Fresh::default(),
+            was_there: AtomicBool::new(false),
+        }
     }
 
     /// Makes sure that LIO and its iSCSI fabric are there: what the agent asks for at its start. A folder that is not
@@ -127,6 +138,7 @@ impl Lio {
     /// Returns LIO's root folder, if LIO is there.
     fn loaded(&self) -> Result<&Node> {
         if self.root.exists() {
+            self.was_there.store(true, Ordering::Relaxed);
             return Ok(&self.root);
         }
         let fix =

@@ -3,7 +3,7 @@
 //! An export is read through the paths that we set, some thirty files, however many targets there are. The list of all
 //! targets walks them. Objects may go while we look; what is gone is not an error. Comparing is left to `plan`.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeSet, path::PathBuf, sync::atomic::Ordering};
 
 use super::{
     BACKSTORE_PREFIX, LUN, Lio, TPG,
@@ -38,7 +38,7 @@ impl Lio {
             || {
                 let backstore = self.observe_backstore(volume)?;
                 let target = if node.exists() { Some(self.observe_target(&node, volume)?) } else { None };
-                if backstore.is_none() && target.is_none() {
+                if backstore.is_none() && target.is_none() && !self.was_there.load(Ordering::Relaxed) {
                     self.loaded()?;
                 }
                 Ok(ObservedExport { backstore, target, ..ObservedExport::default() })
