@@ -42,6 +42,7 @@ const PROMISES: &[Promise] = &[
         "with the state folder deleted, the blade boots its disk and nothing is reinstalled",
         survives_lost_state,
     ),
+    ("a pool whose disk appears late brings its blades' targets up then", brings_a_late_pool_up),
     ("a slot's port that is plugged in later becomes a port of the chassis", takes_a_hot_plugged_port),
     ("a faulty configuration is refused as a whole, and the old one stays", refuses_a_faulty_configuration),
     ("a released disk is gone, with its target and its volume", releases),
@@ -276,6 +277,30 @@ fn survives_lost_state(story: &mut Story) {
     blade.power_off();
     story.stage.appliance.unplug(1).unwrap();
     assert_eq!(story.run(volumes), before);
+}
+
+/// As after a boot of the appliance on which the pool's disk takes its time.
+fn brings_a_late_pool_up(story: &mut Story) {
+    let targets = "grep -l 1 /sys/kernel/config/target/iscsi/iqn*/tpgt_1/enable | wc -l";
+    let before = story.run(targets);
+    assert_ne!(before.trim(), "0");
+    story.run("systemctl stop sheathd && targetctl clear && vgchange -q -an sheath");
+    story.run(
+        "basename $(readlink -f /sys/block/vdb/device) > /run/late \
+         && cat /run/late > /sys/bus/virtio/drivers/virtio_blk/unbind && systemctl start sheathd",
+    );
+    let problem = until("the missing pool to be told", secs(60), || {
+        let status = story.stage.sheath("status").ok()?;
+        Some(status["problems"].to_string()).filter(|problems| problems.contains("volumes"))
+    });
+    assert!(problem.unwrap().contains("sheath"), "the problem does not name the volume group");
+    assert_eq!(story.run(targets).trim(), "0");
+    let came = Instant::now();
+    story.run("cat /run/late > /sys/bus/virtio/drivers/virtio_blk/bind");
+    until("the targets of the late pool", secs(60), || (story.run(targets) == before).then_some(())).unwrap();
+    done("   from the disk to all targets", came.elapsed());
+    let status = story.stage.sheath("status").unwrap();
+    assert!(!status["problems"].to_string().contains("volumes"), "{status}");
 }
 
 fn takes_a_hot_plugged_port(story: &mut Story) {

@@ -94,6 +94,8 @@ pub enum WatchEvent {
         /// Whether device-mapper has it, ready.
         present: bool,
     },
+    /// A disk that LVM keeps volumes on is there now: what was missing may be there too.
+    PhysicalVolume,
     /// udev's events overflowed: look at all devices anew.
     DevicesLost,
     /// A file of the configuration has changed and is quiet since.

@@ -117,6 +117,8 @@ struct DeviceEvent {
     layer: Option<String>,
     /// Whether device-mapper's rules ask others to leave it alone: suspended, or not set up yet.
     unready: bool,
+    /// What udev found on it, such as `LVM2_member`.
+    content: Option<String>,
 }
 
 impl DeviceEvent {
@@ -133,6 +135,7 @@ impl DeviceEvent {
             lv: property("DM_LV_NAME"),
             layer: property("DM_LV_LAYER"),
             unready: property("DM_UDEV_DISABLE_OTHER_RULES_FLAG").as_deref() == Some("1"),
+            content: property("ID_FS_TYPE"),
         }
     }
 
@@ -140,7 +143,7 @@ impl DeviceEvent {
     fn meaning(&self) -> Vec<WatchEvent> {
         match self.subsystem.as_str() {
             "net" => self.interface(),
-            "block" => self.volume().into_iter().collect(),
+            "block" => self.volume().or_else(|| self.physical_volume()).into_iter().collect(),
             _ => vec![],
         }
     }
@@ -160,6 +163,12 @@ impl DeviceEvent {
     fn name_before(&self) -> Option<WatchEvent> {
         let (_, name) = self.path_before.as_deref()?.rsplit_once('/')?;
         name.parse().ok().map(|name| WatchEvent::PortRemoved { name })
+    }
+
+    /// A disk of LVM's came, or has changed: the volume group may be whole now.
+    fn physical_volume(&self) -> Option<WatchEvent> {
+        let is_one = self.content.as_deref() == Some("LVM2_member") && self.action != "remove";
+        is_one.then_some(WatchEvent::PhysicalVolume)
     }
 
     fn volume(&self) -> Option<WatchEvent> {
@@ -220,6 +229,20 @@ mod tests {
         let lv = "sheath-vol-01".parse().unwrap();
         let gone = DeviceEvent { unready: true, ..volume("remove", "sheath-vol-01") };
         assert_eq!(gone.meaning(), [WatchEvent::Volume { lv, present: false }]);
+    }
+
+    #[test]
+    fn a_disk_of_lvms_that_comes_late_is_told() {
+        let disk = |action: &str, content: &str| DeviceEvent {
+            action: action.to_owned(),
+            subsystem: "block".to_owned(),
+            name: "sdb".to_owned(),
+            content: Some(content.to_owned()),
+            ..Default::default()
+        };
+        assert_eq!(disk("add", "LVM2_member").meaning(), [WatchEvent::PhysicalVolume]);
+        assert_eq!(disk("remove", "LVM2_member").meaning(), []);
+        assert_eq!(disk("add", "ext4").meaning(), []);
     }
 
     #[test]

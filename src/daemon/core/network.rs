@@ -31,7 +31,9 @@ impl Core {
                     self.make_chassis(&format!("port '{name}' came or went"));
                 }
             }
-            WatchEvent::Volume { .. } | WatchEvent::DevicesLost => self.ask_volumes_soon(),
+            WatchEvent::Volume { .. } | WatchEvent::PhysicalVolume | WatchEvent::DevicesLost => {
+                self.ask_volumes_soon();
+            }
             WatchEvent::ConfigChanged => self.reload(),
             WatchEvent::Leases(leases) => {
                 for (mac, ip) in leases {
