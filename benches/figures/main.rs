@@ -9,7 +9,7 @@
 //! ```text
 //!   fixture   N blades: devices, volumes, configuration        host   the machine without LVM and udev
 //!   line      daemon::core::Core with real lanes               raw    the same objects by bare system calls
-//!   restore · audit · event · syscalls · fio · storm           the engine alone, in a bare guest
+//!   restore · targetctl · event · syscalls · fio · storm           the engine alone, in a bare guest
 //!   drift · volumes                                            beside the installed agent
 //! ```
 
@@ -20,7 +20,6 @@
 )]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "its output is its result")]
 
-mod audit;
 mod clear;
 mod drift;
 mod event;
@@ -34,6 +33,7 @@ mod restore;
 mod row;
 mod storm;
 mod syscalls;
+mod targetctl;
 mod volumes;
 
 use std::process::ExitCode;
@@ -54,8 +54,9 @@ fn main() -> ExitCode {
             restore::against_raw(targets.parse().unwrap(), rounds.parse().unwrap())
         }
         ["growth", rounds] => restore::growth(rounds.parse().unwrap()),
-        ["targetctl", targets] => restore::against_targetctl(targets.parse().unwrap()),
-        ["audit", targets, rounds] => audit::against_save(targets.parse().unwrap(), rounds.parse().unwrap()),
+        ["targetctl", targets, rounds] => {
+            targetctl::beside(targets.parse().unwrap(), rounds.parse().unwrap());
+        }
         ["event", targets, events] => event::growth(targets.parse().unwrap(), events.parse().unwrap()),
         ["syscalls", targets] => syscalls::against_raw(targets.parse().unwrap()),
         ["fio", rounds] => fio::vs_handmade(rounds.parse().unwrap()),

@@ -1,7 +1,6 @@
-//! From an empty configfs to N targets: the engine, the raw system calls, and the distribution's `targetctl restore`.
+//! From an empty configfs to N targets: the engine and the raw system calls.
 
 use std::{
-    path::Path,
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
@@ -10,15 +9,12 @@ use sheath::apply::{Job, Lanes, Subject, Work};
 
 use crate::{
     clear,
-    fixture::{self, Fixture, keys},
+    fixture::{Fixture, keys},
     host::LioAlone,
     line::Line,
     raw as bare,
     row::{median, ms, say, tell},
 };
-
-/// Where `targetctl` saves to.
-const SAVED: &str = "/run/bench-saved.json";
 
 /// Makes N targets as `sheathd` does at its start: the whole line.
 pub(crate) fn engine(targets: usize) -> Duration {
@@ -108,25 +104,4 @@ pub(crate) fn growth(rounds: usize) {
     }
     let note = format!("{rounds} rounds in turn");
     tell("lio.restore.growth", median(many), "ms", Some(median(few)), &note);
-}
-
-/// `lio.restore.N.vs_targetctl`: the same targets, saved and restored by the distribution's tool.
-pub(crate) fn against_targetctl(targets: usize) {
-    let ours = ms(engine(targets));
-    fixture::run("targetctl", &["save", SAVED]);
-    clear::all();
-    let begin = Instant::now();
-    fixture::run("targetctl", &["restore", SAVED]);
-    let theirs = ms(begin.elapsed());
-    let made = std::fs::read_dir("/sys/kernel/config/target/iscsi").unwrap();
-    let made = made.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("iqn."));
-    assert_eq!(made.count(), targets, "targetctl restore left some out; {}", Path::new(SAVED).display());
-    clear::all();
-    tell(
-        &format!("lio.restore.{targets}.vs_targetctl"),
-        ours,
-        "ms",
-        Some(theirs),
-        "1 round: it takes minutes",
-    );
 }

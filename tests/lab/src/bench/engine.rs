@@ -22,7 +22,7 @@ const PARTS: &[(&str, &[&str])] = &[
     ("restore 400 3", &["lio.restore.400.vs_raw", "lio.restore.400.lanes_alone"]),
     ("syscalls 40", &["lio.syscalls_per_target"]),
     ("growth 2", &["lio.restore.growth"]),
-    ("event 1000 200", &["lio.event.growth", "lio.event.growth.boot", "lio.event.growth.frame"]),
+    ("event 1000 600", &["lio.event.growth", "lio.event.growth.boot", "lio.event.growth.frame"]),
     (
         "fio 5",
         &[
@@ -33,8 +33,7 @@ const PARTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("storm 64", &["lio.storm.64"]),
-    ("audit 400 3", &["lio.audit.400.vs_targetctl_save"]),
-    ("targetctl 400", &["lio.restore.400.vs_targetctl"]),
+    ("targetctl 400 2", &["lio.audit.400.vs_targetctl_save", "lio.restore.400.vs_targetctl"]),
 ];
 
 /// All figures of [`PARTS`], for the choice of parts.
