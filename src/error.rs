@@ -39,6 +39,25 @@ pub struct Error {
     source: Option<Cause>,
 }
 
+/// A cause with a note below it.
+#[derive(Debug)]
+struct Noted {
+    cause: Cause,
+    note: Cause,
+}
+
+impl fmt::Display for Noted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cause.fmt(f)
+    }
+}
+
+impl std::error::Error for Noted {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.note)
+    }
+}
+
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -69,6 +88,29 @@ impl Error {
     #[must_use]
     pub fn while_doing(self, what: impl Into<String>) -> Self {
         Self::new(self.kind, what).because(self)
+    }
+
+    /// Returns this error with a note below its lowest level: what somebody else said of the same failure.
+    #[must_use]
+    pub fn with_note(mut self, note: impl Into<String>) -> Self {
+        let note = note.into();
+        self.source = Some(match self.source.take() {
+            None => note.into(),
+            Some(cause) => match cause.downcast::<Self>() {
+                Ok(lower) => Box::new(lower.with_note(note)),
+                Err(cause) => Box::new(Noted { cause, note: note.into() }),
+            },
+        });
+        self
+    }
+
+    /// Returns whether the lowest level is the kernel's refusal of a system call.
+    pub fn is_of_the_kernel(&self) -> bool {
+        let mut lowest: &(dyn std::error::Error + 'static) = self;
+        while let Some(cause) = lowest.source() {
+            lowest = cause;
+        }
+        lowest.downcast_ref::<std::io::Error>().is_some_and(|e| e.raw_os_error().is_some())
     }
 
     /// Returns the kind, for the code that decides.
@@ -166,6 +208,22 @@ mod tests {
         assert_eq!(high.to_string(), "read the key");
         assert_eq!(high.chain(), "read the key: open '/x': No such file or directory (os error 2)");
         assert_eq!(high.kind(), Kind::Missing);
+    }
+
+    #[test]
+    fn a_note_is_told_last_and_changes_nothing_else() {
+        let refused = || Error::io("create '/x'", std::io::Error::from_raw_os_error(22));
+        let noted = refused().while_doing("reach the target").with_note("kernel: malformed ip");
+        assert_eq!(
+            noted.chain(),
+            "reach the target: create '/x': Invalid argument (os error 22): kernel: malformed ip"
+        );
+        assert_eq!(noted.kind(), Kind::Invalid);
+        assert_eq!(Error::invalid("no").with_note("a").with_note("b").chain(), "no: a: b");
+        assert!(refused().is_of_the_kernel() && refused().while_doing("x").is_of_the_kernel());
+        assert!(!Error::invalid("no").is_of_the_kernel());
+        let ours = std::io::Error::new(std::io::ErrorKind::InvalidInput, "an empty value");
+        assert!(!Error::io("write", ours).is_of_the_kernel(), "no system call was made");
     }
 
     #[test]

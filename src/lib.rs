@@ -5,7 +5,7 @@
 //!
 //! | binary | rights | does |
 //! |---|---|---|
-//! | `sheathd` | root with four capabilities, no network listener | the only process that touches the kernel and LVM |
+//! | `sheathd` | root with five capabilities, no network listener | the only process that touches the kernel and LVM |
 //! | `sheath-bootd` | none | answers the blades' iPXE over HTTP; asks sheathd over a unix socket |
 //! | `sheath` | the operator's | the command line, over sheathd's control socket |
 //!

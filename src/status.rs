@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{BladeId, Bytes, Hardware, ImageName, Mac, PoolUsage, PortName, Slot, VolumeId},
-    observed::{Session, TargetSummary},
+    observed::{Counters, Refusal, Session, TargetSummary},
     plan::Step,
 };
 
@@ -102,6 +102,12 @@ pub struct BladeView {
     /// What somebody else changed in its export and was left so (`[target] drift = "report"`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drift: Vec<String>,
+    /// What was counted for its disk and target, read at the moment of the question; `None` where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<Counters>,
+    /// The last login of its, or to its target, that was refused since the agent started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<RefusedLogin>,
 }
 
 /// One image, as `sheath images` shows it.
@@ -229,3 +235,55 @@ pub enum ImportProgress {
 
 /// Everything that `sheath targets` shows.
 pub type Targets = Vec<TargetSummary>;
+
+/// One session with a target of this machine: a line of `sheath sessions`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionView {
+    /// The blade's slot; `None` where the target is no blade's.
+    pub slot: Option<Slot>,
+    /// The blade.
+    pub blade: Option<BladeId>,
+    /// The blade's disk.
+    pub volume: Option<VolumeId>,
+    /// The target's name, as text: a foreign one may be anything.
+    pub target: String,
+    /// Whether the target carries our mark.
+    pub ours: bool,
+    /// Who is logged in: of several sessions of one initiator LIO shows the latest.
+    #[serde(flatten)]
+    pub session: Session,
+    /// When the agent first saw it: at the login, give or take a second, or at the agent's own start.
+    pub since: Option<Millis>,
+    /// How many more sessions the target has: one while a blade goes from iPXE to its operating system.
+    pub older: u32,
+    /// What was counted for the blade's disk and target.
+    pub counters: Option<Counters>,
+}
+
+/// `sheath sessions`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sessions {
+    /// All sessions: blades' first, by slot.
+    pub sessions: Vec<SessionView>,
+    /// Logins that were refused since the agent started: each blade's last, then strangers'.
+    #[serde(default)]
+    pub refused: Vec<RefusedLogin>,
+}
+
+/// A login that was refused, once or again and again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedLogin {
+    /// The slot of the blade that it was, or whose target it was about; `None` for a stranger elsewhere.
+    pub slot: Option<Slot>,
+    /// The blade.
+    pub blade: Option<BladeId>,
+    /// Whose and why, as far as it is known.
+    #[serde(flatten)]
+    pub refusal: Refusal,
+    /// When it was refused first.
+    pub first: Millis,
+    /// When it was refused last, to the minute.
+    pub last: Millis,
+    /// How often.
+    pub count: u64,
+}

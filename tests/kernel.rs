@@ -24,6 +24,10 @@ mod lio_sessions;
 mod lvm;
 #[path = "kernel/net.rs"]
 mod net;
+#[path = "kernel/refusals.rs"]
+mod refusals;
+#[path = "kernel/sessions.rs"]
+mod sessions;
 
 use sheath_lab::{Appliance, Lab, Payload, Release, phase::say, secs};
 

@@ -18,6 +18,7 @@ const UNITS: &[(&str, u32)] =
 const BREAKS_THE_AGENT: &[(&str, &str)] = &[
     ("ProtectKernelTunables", "configfs becomes read-only"),
     ("PrivateDevices", "volumes and /dev/mapper disappear"),
+    ("ProtectKernelLogs", "refused logins have no cause: /dev/kmsg is hidden"),
     ("PrivateNetwork", "LIO's portals are made in an empty network"),
     ("PrivateIPC", "lvm waits for udev's semaphore for ever"),
     ("PrivateUsers", "configfs and device-mapper refuse"),

@@ -87,6 +87,15 @@ pub enum Command {
     Image(ImageVerb),
     /// List all iSCSI targets of this machine, ours and foreign
     Targets,
+    /// List who is logged in, and what was refused
+    ///
+    /// One line per session, foreign targets' too. While a blade goes from iPXE to its operating system it has two: the
+    /// kernel shows the latest, the other is counted beside it. READ, WRITTEN and the operations in brackets are the
+    /// disk's since its volume was activated.
+    Sessions,
+    /// Close a session
+    #[command(subcommand)]
+    Session(SessionVerb),
     /// Show what the agent would change now; changes nothing
     Plan,
     /// Show what happened, and what happens
@@ -218,6 +227,23 @@ pub struct ImportArgs {
     /// Return as soon as the agent has begun
     #[arg(long)]
     pub no_wait: bool,
+}
+
+/// What can be done with one session.
+#[derive(Debug, Subcommand)]
+pub enum SessionVerb {
+    /// Close the session of the blade in a slot
+    ///
+    /// Nothing of the configuration changes, and the blade may log in again: an operating system does so by itself and
+    /// goes on with the I/O that it had under way, iPXE starts its boot anew or fails. To keep a blade out, release its
+    /// disk.
+    Drop {
+        /// The slot's number
+        slot: Slot,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
 }
 
 /// `sheath events`.

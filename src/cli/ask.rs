@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use crate::{
     control::api::{Reply, Request},
     error::{Error, Kind, Result},
-    status::{BladeView, EventView, ImageView, ImportProgress, PlanView, Status, Targets},
+    status::{BladeView, EventView, ImageView, ImportProgress, PlanView, Sessions, Status, Targets},
 };
 
 /// The agent, as the command line sees it.
@@ -71,6 +71,14 @@ pub(super) fn plan(ask: &dyn Ask) -> Result<Vec<PlanView>> {
     }
 }
 
+/// Returns the answer to [`Request::Sessions`].
+pub(super) fn sessions(ask: &dyn Ask) -> Result<Sessions> {
+    match ask.ask(Request::Sessions)? {
+        Reply::Sessions(sessions) => Ok(sessions),
+        _ => Err(mismatch("a list of sessions")),
+    }
+}
+
 /// Returns the answer to [`Request::ImportProgress`].
 pub(super) fn progress(ask: &dyn Ask, request: Request) -> Result<ImportProgress> {
     match ask.ask(request)? {
@@ -94,7 +102,7 @@ fn empty<T>(reply: &Reply) -> Option<Vec<T>> {
         Reply::Images(list) => list.is_empty(),
         Reply::Targets(list) => list.is_empty(),
         Reply::Plan(list) => list.is_empty(),
-        Reply::Status(_) | Reply::ImportProgress(_) | Reply::Accepted { .. } => false,
+        Reply::Status(_) | Reply::ImportProgress(_) | Reply::Accepted { .. } | Reply::Sessions(_) => false,
     };
     none.then(Vec::new)
 }

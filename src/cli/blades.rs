@@ -10,9 +10,9 @@ use super::{
 use crate::{
     control::api::Request,
     error::{Error, Kind, Result},
-    host::SessionKind,
+    host::{Counters, SessionKind},
     model::{BladeId, Bytes, Firmware, Hardware, Slot},
-    status::BladeView,
+    status::{BladeView, RefusedLogin},
 };
 
 /// Lists the blades.
@@ -109,7 +109,8 @@ pub(super) fn bind(session: &mut Session<'_>, blade: BladeId, slot: Slot) -> Res
     session.accepted(message)
 }
 
-fn blade_in(session: &Session<'_>, slot: Slot) -> Result<BladeView> {
+/// Returns the blade in the slot.
+pub(super) fn blade_in(session: &Session<'_>, slot: Slot) -> Result<BladeView> {
     let blades = ask::blades(session.ask)?;
     let found = blades.into_iter().find(|blade| blade.slot == slot);
     found
@@ -141,6 +142,8 @@ fn details(blade: &BladeView, session: &Session<'_>) -> String {
         ("session", session_line(blade)),
     ];
     lines.extend(blade.drift.iter().map(|drift| ("changed", human::tame(drift))));
+    lines.extend(blade.refused.as_ref().map(|login| ("refused", refused_line(login, session))));
+    lines.extend(blade.counters.map(|counters| ("counted", counted_line(&counters))));
     lines.extend(hardware(&blade.hardware));
     let lines: String = lines.into_iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect();
     lines + &moments(blade, session)
@@ -161,6 +164,26 @@ fn session_line(blade: &BladeView) -> String {
     };
     let from = login.address.map_or(String::new(), |ip| format!(" from {ip}"));
     format!("{who}{from}, {} (session {})", human::tame(&login.initiator), login.id)
+}
+
+fn refused_line(login: &RefusedLogin, session: &Session<'_>) -> String {
+    let initiator = login.refusal.initiator.as_deref().map(human::tame);
+    let initiator = initiator.map_or(String::new(), |name| format!(", {name}"));
+    let (last, times) = (human::ago(session.now, login.last), login.count);
+    format!("{} ({times} times, last {last}{initiator})", login.refusal.cause.text())
+}
+
+/// Returns what disk and target have counted, operations in brackets.
+fn counted_line(counters: &Counters) -> String {
+    let disk = counters.disk.map(|disk| {
+        let part = |word, bytes, operations| format!("{word} {}, ", human::traffic(bytes, operations));
+        part("read", disk.read_bytes, disk.reads)
+            + &part("written", disk.written_bytes, disk.writes)
+            + &part("discarded", disk.discarded_bytes, disk.discards)
+    });
+    let Counters { logins, refused_logins, session_errors, .. } = counters;
+    let target = format!("{logins} logins, {refused_logins} refused, {session_errors} sessions lost");
+    disk.unwrap_or_default() + &target
 }
 
 fn hardware(hardware: &Hardware) -> Vec<(&'static str, String)> {

@@ -3,7 +3,10 @@
 use anstyle::Style;
 
 use super::table::{BAD, FAINT, GOOD, PLAIN, WAITS};
-use crate::status::{BladePhase, Millis, Moment};
+use crate::{
+    model::Bytes,
+    status::{BladePhase, Millis, Moment},
+};
 
 /// What stands where there is nothing to say.
 pub(super) const NONE: &str = "-";
@@ -62,6 +65,11 @@ fn date(days: u64) -> (u64, u64, u64) {
 /// Returns a share: `12 %`.
 pub(super) fn percent(share: f32) -> String {
     format!("{share:.0} %")
+}
+
+/// Returns bytes and the operations that they took: `1.5 GiB (20481)`.
+pub(super) fn traffic(bytes: u64, operations: u64) -> String {
+    format!("{} ({operations})", Bytes(bytes).human())
 }
 
 /// Returns the text, or a dash.

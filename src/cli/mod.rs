@@ -18,6 +18,7 @@ mod internal;
 mod plan;
 mod report;
 mod session;
+mod sessions;
 mod setup;
 mod status;
 mod table;
@@ -30,7 +31,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::error::Result;
-use args::{Args, BladeVerb, Command, ConfigVerb, ImageVerb};
+use args::{Args, BladeVerb, Command, ConfigVerb, ImageVerb, SessionVerb};
 use session::Session;
 
 /// Runs `sheath` with the process's arguments and returns its exit code.
@@ -69,6 +70,8 @@ fn run(session: &mut Session<'_>, command: Command) -> Result<()> {
             ImageVerb::Remove { name, yes } => images::remove(session, name, yes),
         },
         Command::Targets => targets::list(session),
+        Command::Sessions => sessions::list(session),
+        Command::Session(SessionVerb::Drop { slot, yes }) => sessions::close(session, slot, yes),
         Command::Plan => plan::show(session),
         Command::Events(events) => events::run(session, &events),
         Command::Config(ConfigVerb::Check { file }) => config::check(session, &file),

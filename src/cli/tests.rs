@@ -13,12 +13,13 @@ use super::{
 use crate::{
     control::api::{ImportRequest, Reply, Request},
     error::{Error, Kind, Result},
-    host::{self, SessionKind, TargetSummary},
+    host::{self, Counters, DiskCounters, SessionKind, TargetSummary},
     model::{Bytes, Firmware, Hardware, PoolUsage, Stray, VolumeId},
+    observed::{Refusal, RefusalCause},
     plan::Step,
     status::{
-        BladePhase, BladeView, EventView, ImageView, ImportProgress, Moment, PlanView, Problem, SlotView,
-        Status,
+        BladePhase, BladeView, EventView, ImageView, ImportProgress, Moment, PlanView, Problem, RefusedLogin,
+        SessionView, Sessions, SlotView, Status,
     },
 };
 
@@ -41,6 +42,7 @@ impl Ask for Agent {
             Request::Images => Reply::Images(images()),
             Request::Targets => Reply::Targets(targets()),
             Request::Plan => Reply::Plan(plan()),
+            Request::Sessions => Reply::Sessions(sessions()),
             Request::ImportProgress { .. } => Reply::ImportProgress(self.progress.borrow_mut().remove(0)),
             Request::RemoveImage { .. } => {
                 return Err(Error::new(Kind::Busy, "remove image 'debian13': 2 disks came from it"));
@@ -149,6 +151,8 @@ fn blades() -> Vec<BladeView> {
             ..Hardware::default()
         },
         drift: vec!["tpgt_1/attrib/authentication: from '1' to '0'".into()],
+        counters: Some(counters()),
+        refused: Some(refused(RefusalCause::WrongPassword)),
     };
     let failed = BladeView {
         slot: "2".parse().unwrap(),
@@ -166,9 +170,73 @@ fn blades() -> Vec<BladeView> {
         times: BTreeMap::new(),
         hardware: Hardware::default(),
         drift: vec![],
+        counters: None,
+        refused: None,
         ..running.clone()
     };
     vec![running, failed]
+}
+
+fn counters() -> Counters {
+    let disk = DiskCounters {
+        reads: 20_481,
+        read_bytes: 1 << 30,
+        writes: 512,
+        written_bytes: 5 << 20,
+        discards: 3,
+        discarded_bytes: 3 << 20,
+    };
+    Counters { sessions: 2, session_errors: 1, logins: 9, refused_logins: 4, disk: Some(disk) }
+}
+
+fn sessions() -> Sessions {
+    let blade = &blades()[0];
+    let of_blade = SessionView {
+        slot: Some(blade.slot),
+        blade: Some(blade.blade),
+        volume: blade.volume,
+        target: blade.target.clone().unwrap(),
+        ours: true,
+        session: blade.session.clone().unwrap(),
+        since: Some(NOW - 12_000),
+        older: 1,
+        counters: blade.counters,
+    };
+    let foreign = SessionView {
+        slot: None,
+        blade: None,
+        volume: None,
+        target: "iqn.2003-01.org.linux-iscsi.x:backup".into(),
+        ours: false,
+        session: host::Session { kind: SessionKind::Ipxe, address: None, ..of_blade.session.clone() },
+        since: None,
+        older: 0,
+        counters: None,
+    };
+    let stranger = RefusedLogin { slot: None, blade: None, ..refused(RefusalCause::UnknownTarget) };
+    Sessions {
+        sessions: vec![of_blade, foreign],
+        refused: vec![refused(RefusalCause::WrongPassword), stranger],
+    }
+}
+
+fn refused(cause: RefusalCause) -> RefusedLogin {
+    let refusal = Refusal {
+        cause,
+        initiator: (cause == RefusalCause::WrongPassword)
+            .then(|| "iqn.2026-11.internal.sheath:i-525400123456".into()),
+        target: Some("iqn.2026-11.internal.sheath:b-525400123456".into()),
+        address: Some("10.77.0.130".parse().unwrap()),
+        portal: None,
+    };
+    RefusedLogin {
+        slot: Some("1".parse().unwrap()),
+        blade: Some("b-525400123456".parse().unwrap()),
+        refusal,
+        first: NOW - 70_000,
+        last: NOW - 10_000,
+        count: 31,
+    }
 }
 
 fn images() -> Vec<ImageView> {
@@ -275,6 +343,7 @@ fn completions_know_the_commands() {
 #[test]
 fn the_tables_are_these() {
     let all = ["status", "blades", "blade show 1", "images", "targets", "plan", "events", "events --slot 2"];
+    let all = [&all[..], &["sessions"]].concat();
     let text: String = all.iter().map(|words| format!("$ sheath {words}\n{}\n", shown(words))).collect();
     insta::assert_snapshot!(text);
 }
@@ -291,6 +360,7 @@ fn json_is_exactly_the_apis_types() {
     same("images", &images());
     same("targets", &targets());
     same("plan", &plan());
+    same("sessions", &sessions());
     same("reload", &Reply::Accepted { message: "accepted".into() });
     let lines = shown("events --json");
     let lines: Vec<EventView> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -299,7 +369,7 @@ fn json_is_exactly_the_apis_types() {
 
 #[test]
 fn colour_changes_nothing_but_the_colour() {
-    for words in ["status", "blades", "images", "targets", "plan", "events"] {
+    for words in ["status", "blades", "images", "targets", "plan", "events", "sessions"] {
         let colored = shown(&format!("--color always {words}"));
         assert_eq!(anstream::adapter::strip_str(&colored).to_string(), shown(words), "{words}");
     }
@@ -322,6 +392,7 @@ fn verbs_ask_for_what_was_said() {
         ("image publish debian13", r#"{"request":"publish","name":"debian13","published":true}"#),
         ("image unpublish debian13", r#"{"request":"publish","name":"debian13","published":false}"#),
         ("reload", r#"{"request":"reload"}"#),
+        ("session drop 1 --yes", r#"{"request":"drop-session","slot":"1"}"#),
     ] {
         let agent = Agent::default();
         run(&agent, words, None).result.unwrap();
@@ -332,7 +403,9 @@ fn verbs_ask_for_what_was_said() {
 
 #[test]
 fn without_a_terminal_and_without_yes_nothing_is_destroyed() {
-    for words in ["blade release 1", "blade install 1 debian13 --replace", "image remove debian13"] {
+    for words in
+        ["blade release 1", "blade install 1 debian13 --replace", "image remove debian13", "session drop 1"]
+    {
         let agent = Agent::default();
         let error = run(&agent, words, None).result.unwrap_err();
         assert_eq!(error.kind(), Kind::Denied, "{words}");
@@ -353,6 +426,17 @@ fn consent_names_what_is_lost_and_anything_but_yes_is_no() {
             "Delete the 20.0 GiB disk of 'web1' in slot 1 (b-525400123456, made from 'debian13', running) for good? [y/N] "
         ), "{}", ran.err);
     }
+}
+
+#[test]
+fn a_session_that_is_not_there_is_not_asked_about() {
+    let agent = Agent::default();
+    let ran = run(&agent, "session drop 2", Some("y\n"));
+    assert_eq!(ran.result.unwrap_err().kind(), Kind::Missing);
+    let ran = run(&agent, "session drop 1", Some("y\n"));
+    assert!(ran.result.is_ok() && ran.err.starts_with(
+        "Close the session of 'web1' in slot 1 (b-525400123456; its operating system's I/O waits until it has logged in again)? [y/N] "
+    ), "{}", ran.err);
 }
 
 #[test]

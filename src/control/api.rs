@@ -16,6 +16,8 @@
 //! | `POST /v1/images/{name}/publish` | [`Request::Publish`] | [`Reply::Accepted`] |
 //! | `DELETE /v1/images/{name}` | [`Request::RemoveImage`] | [`Reply::Accepted`] |
 //! | `POST /v1/reload` | [`Request::Reload`] | [`Reply::Accepted`] |
+//! | `GET /v1/sessions` | [`Request::Sessions`] | [`Reply::Sessions`] |
+//! | `POST /v1/sessions/{slot}/drop` | [`Request::DropSession`] | [`Reply::Accepted`] |
 //! | `GET /v1/events` | – | a stream of server-sent events, each an [`EventView`] |
 //!
 //! A refusal is an HTTP status of 4xx or 5xx with a [`Refusal`] as its body.
@@ -25,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Kind},
     model::{BladeId, ImageName, Slot},
-    status::{BladeView, EventView, ImageView, ImportProgress, PlanView, Status, Targets},
+    status::{BladeView, EventView, ImageView, ImportProgress, PlanView, Sessions, Status, Targets},
 };
 
 /// Where the operator's socket is.
@@ -92,6 +94,13 @@ pub enum Request {
     },
     /// Read the configuration again.
     Reload,
+    /// Who is logged in.
+    Sessions,
+    /// Close the session of the slot's blade; it may log in again. The answer comes when it is closed.
+    DropSession {
+        /// The slot.
+        slot: Slot,
+    },
 }
 
 /// What to import.
@@ -126,6 +135,8 @@ pub enum Reply {
         /// For people.
         message: String,
     },
+    /// [`Request::Sessions`].
+    Sessions(Sessions),
 }
 
 /// Why a request was refused.

@@ -70,6 +70,8 @@ impl Request {
                 Route { method: Method::DELETE, path: format!("/v1/images/{name}"), body: Vec::new() }
             }
             Self::Reload => post("/v1/reload".to_owned(), NOTHING),
+            Self::Sessions => get("/v1/sessions"),
+            Self::DropSession { slot } => post(format!("/v1/sessions/{slot}/drop"), NOTHING),
         }
     }
 
@@ -103,6 +105,8 @@ impl Request {
             }
             ("DELETE", ["v1", "images", name]) => Ok(Self::RemoveImage { name: name.parse()? }),
             ("POST", ["v1", "reload"]) => Ok(Self::Reload),
+            ("GET", ["v1", "sessions"]) => Ok(Self::Sessions),
+            ("POST", ["v1", "sessions", slot, "drop"]) => Ok(Self::DropSession { slot: slot.parse()? }),
             _ => Err(Error::new(
                 Kind::Missing,
                 format!("there is no request '{method} {}'", path.escape_debug()),
@@ -118,7 +122,8 @@ impl Request {
             | Self::Images
             | Self::Targets
             | Self::Plan
-            | Self::ImportProgress { .. } => false,
+            | Self::ImportProgress { .. }
+            | Self::Sessions => false,
             Self::Install { .. }
             | Self::Release { .. }
             | Self::Move { .. }
@@ -126,7 +131,8 @@ impl Request {
             | Self::Import(_)
             | Self::Publish { .. }
             | Self::RemoveImage { .. }
-            | Self::Reload => true,
+            | Self::Reload
+            | Self::DropSession { .. } => true,
         }
     }
 
@@ -153,7 +159,11 @@ impl Request {
             | Self::Import(_)
             | Self::Publish { .. }
             | Self::RemoveImage { .. }
-            | Self::Reload => answer(bytes).map(|Accepted { message }| Reply::Accepted { message }),
+            | Self::Reload
+            | Self::DropSession { .. } => {
+                answer(bytes).map(|Accepted { message }| Reply::Accepted { message })
+            }
+            Self::Sessions => answer(bytes).map(Reply::Sessions),
         }
     }
 }
@@ -198,6 +208,8 @@ pub(in crate::control) mod tests {
             Request::Publish { name: name(), published: false },
             Request::RemoveImage { name: name() },
             Request::Reload,
+            Request::Sessions,
+            Request::DropSession { slot: slot() },
         ]
     }
 

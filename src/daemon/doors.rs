@@ -1,13 +1,19 @@
 //! The sockets' way to the line: each question is an event with a place for its answer.
 
-use std::{sync::mpsc, time::Duration};
+use std::{
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
 use tokio::{
     sync::{broadcast, oneshot},
     time::timeout,
 };
 
-use super::core::{Event, Subscription};
+use super::{
+    core::{Event, Subscription},
+    counted,
+};
 use crate::{
     boot::{
         agent::BootBackend,
@@ -15,6 +21,7 @@ use crate::{
     },
     control::api::{Backend, Reply, Request},
     error::{Error, Kind, Result},
+    host::Host,
     status::EventView,
 };
 
@@ -23,6 +30,8 @@ use crate::{
 pub(super) struct Door {
     events: mpsc::Sender<Event>,
     journal: Subscription,
+    /// For counters only: they are read when an answer shows them.
+    host: Arc<dyn Host>,
 }
 
 /// How long the machine may take to answer a question: before the command line gives up, so that it is told why.
@@ -41,8 +50,8 @@ async fn answered<T>(answer: oneshot::Receiver<T>, patience: Duration) -> Result
 
 impl Door {
     /// Returns the way to the line.
-    pub(super) fn new(events: mpsc::Sender<Event>, journal: Subscription) -> Self {
-        Self { events, journal }
+    pub(super) fn new(events: mpsc::Sender<Event>, journal: Subscription, host: Arc<dyn Host>) -> Self {
+        Self { events, journal, host }
     }
 }
 
@@ -52,7 +61,14 @@ impl Backend for Door {
         let ending = |_| Error::new(Kind::Busy, "ask the agent: it is ending");
         self.events.send(Event::Operator(request, reply)).map_err(ending)?;
         // A place for an answer that is dropped: an earlier question hangs, or the agent is ending.
-        answered(answer, PATIENCE).await?
+        let reply = answered(answer, PATIENCE).await??;
+        let shows_counters = matches!(reply, Reply::Blades(_) | Reply::Sessions(_));
+        if !shows_counters {
+            return Ok(reply);
+        }
+        let (host, (told, counted)) = (Arc::clone(&self.host), oneshot::channel());
+        tokio::task::spawn_blocking(move || drop(told.send(counted::add(host.as_ref(), reply))));
+        answered(counted, PATIENCE).await?
     }
 
     fn events(&self) -> (Vec<EventView>, broadcast::Receiver<EventView>) {

@@ -20,6 +20,7 @@ use crate::{
     host::{
         Host,
         keys::MasterKey,
+        kmsg,
         live::Live,
         sim::{Machine, Sim},
     },
@@ -31,6 +32,8 @@ use crate::{
 pub(super) struct Line {
     pub(super) core: Core,
     pub(super) host: Arc<dyn Host>,
+    /// The machine's kernel log; none of a simulated one.
+    pub(super) log: Option<Arc<kmsg::Log>>,
 }
 
 /// Starts imports: the real machine's, or none on a simulated one.
@@ -41,7 +44,7 @@ type Importer = Box<dyn FnMut(ImportRequest) + Send>;
 /// # Errors
 /// A master key that is missing or readable by others.
 pub(super) fn build(args: &Args, config: &Config, events: &mpsc::Sender<Event>) -> Result<Line> {
-    let (host, import) = machine(args, config, events)?;
+    let (host, import, log) = machine(args, config, events)?;
     let done = events.clone();
     let lanes = Arc::new(Lanes::start(host.clone(), move |report| drop(done.send(Event::Done(report)))));
     let working = lanes.clone();
@@ -59,7 +62,7 @@ pub(super) fn build(args: &Args, config: &Config, events: &mpsc::Sender<Event>) 
         state: state.clone(),
     };
     let core = Core::new(outside, config.clone(), load::roster(&state), Journal::default());
-    Ok(Line { core, host })
+    Ok(Line { core, host, log })
 }
 
 fn service_files(config: &Config, run: &std::path::Path) -> Vec<crate::policy::chassis::ServiceFile> {
@@ -69,12 +72,16 @@ fn service_files(config: &Config, run: &std::path::Path) -> Vec<crate::policy::c
     })
 }
 
-fn machine(args: &Args, config: &Config, events: &mpsc::Sender<Event>) -> Result<(Arc<dyn Host>, Importer)> {
+/// The machine, who starts imports on it, and its kernel log.
+type Parts = (Arc<dyn Host>, Importer, Option<Arc<kmsg::Log>>);
+
+fn machine(args: &Args, config: &Config, events: &mpsc::Sender<Event>) -> Result<Parts> {
     if args.sim {
         let host = Sim::new(config.pool.vg.clone(), Machine::default());
-        return Ok((Arc::new(host), Box::new(|_| log::warn!("a simulated machine imports no images"))));
+        return Ok((Arc::new(host), Box::new(|_| log::warn!("a simulated machine imports no images")), None));
     }
-    let live = Arc::new(Live::new(config, MasterKey::load(&args.key)?));
+    let log = Arc::new(kmsg::Log::open(kmsg::KMSG.as_ref()));
+    let live = Arc::new(Live::new(config, MasterKey::load(&args.key)?).hearing(Arc::clone(&log)));
     live.tell_udev(config)
         .unwrap_or_else(|error| log::warn!("udev is not told everything: {}", error.chain()));
     live.check().unwrap_or_else(|error| log::warn!("no disk can be served yet: {}", error.chain()));
@@ -84,7 +91,7 @@ fn machine(args: &Args, config: &Config, events: &mpsc::Sender<Event>) -> Result
         folder: args.state.clone(),
         watermark: config.pool.watermark,
     };
-    Ok((live, Box::new(move |request| importer.start(request))))
+    Ok((live, Box::new(move |request| importer.start(request)), Some(log)))
 }
 
 /// Takes events until everybody who could send one is gone. systemd hears that the line turns.

@@ -16,6 +16,7 @@
 //! device, so it goes on and systemd's watchdog hears of it.
 
 pub mod core;
+mod counted;
 mod doors;
 pub mod journal;
 mod line;
@@ -39,11 +40,7 @@ use tokio::{
     sync::{mpsc as tokio_mpsc, watch as flag},
 };
 
-use self::{
-    core::{Event, Subscription},
-    doors::Door,
-    line::Line,
-};
+use self::{core::Event, doors::Door, line::Line};
 use crate::{
     boot::agent,
     config::Config,
@@ -108,7 +105,7 @@ pub fn run(args: &Args) -> std::result::Result<(), Refusal> {
 /// Everything that runs beside the line.
 async fn serve(args: &Args, config: Config) -> Result<()> {
     let (events, queue) = mpsc::channel();
-    let Line { core, host } = line::build(args, &config, &events)?;
+    let Line { core, host, log } = line::build(args, &config, &events)?;
     let (served, journal, orders) = (core.served(), core.subscription(), core.orders());
     let (ended, line_ended) = tokio::sync::oneshot::channel();
     thread::Builder::new()
@@ -119,9 +116,12 @@ async fn serve(args: &Args, config: Config) -> Result<()> {
         })
         .attempt(|| "start the line".to_owned())?;
     let (stop, stopped) = flag::channel(false);
-    open_doors(args, &events, &journal, &stopped)?;
+    open_doors(args, &Door::new(events.clone(), journal, Arc::clone(&host)), &stopped)?;
     if !args.sim {
-        watch_the_world(args, &config, &events, orders);
+        let tell = watch_the_world(args, &config, &events, orders);
+        if let Some(log) = log {
+            tokio::spawn(watch::kmsg::run(log, Arc::clone(&host), Arc::clone(&served), tell));
+        }
         let told = events.clone();
         let tell = move |blade, session| told.send(Event::Session(blade, session)).is_ok();
         tokio::spawn(sessions::run(Arc::clone(&host), served, tell));
@@ -134,17 +134,11 @@ async fn serve(args: &Args, config: Config) -> Result<()> {
 }
 
 /// Opens the operator's and sheath-bootd's sockets.
-fn open_doors(
-    args: &Args,
-    events: &mpsc::Sender<Event>,
-    journal: &Subscription,
-    stopped: &flag::Receiver<bool>,
-) -> Result<()> {
-    let door = Door::new(events.clone(), journal.clone());
+fn open_doors(args: &Args, door: &Door, stopped: &flag::Receiver<bool>) -> Result<()> {
     let control = listener(args, api::SOCKET, "sheath")?;
     let boot = listener(args, agent::SOCKET, "sheath-boot")?;
     tokio::spawn(server::serve(control, door.clone(), until(stopped.clone())));
-    tokio::spawn(agent::serve(boot, door, until(stopped.clone())));
+    tokio::spawn(agent::serve(boot, door.clone(), until(stopped.clone())));
     Ok(())
 }
 
@@ -163,15 +157,21 @@ fn listener(args: &Args, usual: &str, group: &str) -> Result<tokio::net::UnixLis
     Ok(listener)
 }
 
-/// Starts the watches: the kernel's tables, devices, the configuration, leases, hand edits.
-fn watch_the_world(args: &Args, config: &Config, events: &mpsc::Sender<Event>, orders: Orders) {
+/// Starts the watches: the kernel's tables, devices, the configuration, leases, hand edits. Returns where others tell what
+/// they see.
+fn watch_the_world(
+    args: &Args,
+    config: &Config,
+    events: &mpsc::Sender<Event>,
+    orders: Orders,
+) -> watch::Events {
     let (tell, mut told) = tokio_mpsc::unbounded_channel();
     tokio::spawn(watch::netlink::run(config.chassis.bridge.clone(), tell.clone()));
     tokio::spawn(watch::udev::run(tell.clone()));
     let folder = args.config.parent().unwrap_or(&args.config).to_owned();
     tokio::spawn(watch::files::config(folder, tell.clone()));
     tokio::spawn(watch::files::leases(services::LEASES.into(), tell.clone()));
-    tokio::spawn(watch::configfs::run(live::LIO.into(), orders, tell));
+    tokio::spawn(watch::configfs::run(live::LIO.into(), orders, tell.clone()));
     let events = events.clone();
     tokio::spawn(async move {
         while let Some(event) = told.recv().await {
@@ -180,6 +180,7 @@ fn watch_the_world(args: &Args, config: &Config, events: &mpsc::Sender<Event>, o
             }
         }
     });
+    tell
 }
 
 /// Keeps the clock and the signals until it is time to end.

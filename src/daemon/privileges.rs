@@ -7,7 +7,7 @@ use caps::{CapSet, Capability};
 use crate::error::{Error, Kind, Result};
 
 /// What is kept; `systemd/sheathd.service` names the same, each with the kernel's code that asks for it.
-const KEPT: [Capability; 4] = [
+const KEPT: [Capability; 5] = [
     // device-mapper's ioctls, LIO's configfs checks
     Capability::CAP_SYS_ADMIN,
     // rtnetlink, SO_RCVBUFFORCE
@@ -16,6 +16,8 @@ const KEPT: [Capability; 4] = [
     Capability::CAP_SYS_NICE,
     // an image is imported from wherever the administrator has it
     Capability::CAP_DAC_READ_SEARCH,
+    // the kernel log, where kernel.dmesg_restrict is set: why LIO refuses
+    Capability::CAP_SYSLOG,
 ];
 
 /// Gives all capabilities away but those that are needed. LVM, as our child, gets no more than we keep.

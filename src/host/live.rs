@@ -3,13 +3,14 @@
 //! Nothing is decided here. Each step goes to the room that can make it true; each observation is put together from
 //! the rooms that know a part of it.
 
-use std::{fs, io::ErrorKind, path::PathBuf};
+use std::{fs, io::ErrorKind, path::PathBuf, sync::Arc, time::Instant};
 
 use super::{
     Host,
     disk::{cidata, gpt, stat},
     keys::MasterKey,
-    lio::{Acl, Lio},
+    kmsg::Log,
+    lio::{Acl, Hint, Lio},
     lvm::Lvm,
     netlink, service,
     udev::Udev,
@@ -32,6 +33,7 @@ pub struct Live {
     lvm: Lvm,
     udev: Udev,
     keys: MasterKey,
+    log: Option<Arc<Log>>,
 }
 
 impl Live {
@@ -43,7 +45,14 @@ impl Live {
             lvm: Lvm::new(config.pool.vg.clone(), config.pool.thinpool.clone()),
             udev: Udev::new("/", config.pool.vg.clone()),
             keys,
+            log: None,
         }
+    }
+
+    /// Returns the machine with this kernel log: what the kernel says of a call that it refuses goes into the error.
+    #[must_use]
+    pub fn hearing(self, log: Arc<Log>) -> Self {
+        Self { log: Some(log), ..self }
     }
 
     /// Returns LVM's door: imports write to a volume themselves.
@@ -99,7 +108,16 @@ impl Live {
         Some(changed)
     }
 
+    /// Adds to a refusal of the kernel's what it said of it: configfs has one number for most of them.
+    fn explained(&self, begin: Instant, error: Error) -> Error {
+        let Some(log) = self.log.as_ref().filter(|_| error.is_of_the_kernel()) else { return error };
+        // Blades that are refused meanwhile have nothing to do with it.
+        let lines: Vec<_> = log.since(begin).into_iter().filter(|line| Hint::of(line).is_none()).collect();
+        if lines.is_empty() { error } else { error.with_note(format!("kernel: {}", lines.join("; "))) }
+    }
+
     fn run_lio_step(&self, step: &Step) -> Option<Result<Changed>> {
+        let begin = Instant::now();
         let changed = match step {
             Step::Backstore { backstore } => self.lio.backstore(backstore),
             Step::Target { target } => self.lio.target(target),
@@ -120,7 +138,7 @@ impl Live {
             }
             _ => return None,
         };
-        Some(changed)
+        Some(changed.map_err(|error| self.explained(begin, error)))
     }
 
     fn run_chassis_step(&self, step: &Step) -> Option<Result<Changed>> {

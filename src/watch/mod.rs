@@ -1,20 +1,22 @@
 //! What happens by itself: one file per source of events, each a task that tells plain [`WatchEvent`]s.
 //!
-//! Sources are the kernel's network tables (`netlink`), devices (`udev`), files (`files`), and who touches our exports
-//! (`configfs`). A source that loses events says so by telling the whole again, or that all is to be looked at; one that
-//! fails tells [`WatchEvent::Trouble`] and begins anew. What an
+//! Sources are the kernel's network tables (`netlink`), devices (`udev`), files (`files`), who touches our exports
+//! (`configfs`), the kernel log (`kmsg`) and LIO's sessions (`sessions`). A source that loses events says so by telling the
+//! whole again, or that all is to be looked at; one that fails tells [`WatchEvent::Trouble`] and begins anew. What an
 //! event means is for `roster` and `policy`; nothing here decides or logs.
 //!
 //! ```text
 //!   kernel ── rtnetlink ──► netlink::run ──┐
 //!   udevd ─── udev socket ──► udev::run ───┼──► UnboundedSender<WatchEvent> ──► the daemon's line
 //!   /etc/sheath, leases ──► files::…  ─────┤
-//!   LIO ── inotify ──► configfs::run ──────┘
+//!   LIO ── inotify ──► configfs::run ──────┤
+//!   kernel log ─── LIO's lines ─► kmsg::run ┘
 //! ```
 
 pub mod configfs;
 pub mod files;
 mod fold;
+pub mod kmsg;
 pub mod netlink;
 mod reactor;
 pub mod sessions;
@@ -30,6 +32,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::{
     error::Error,
     model::{BladeId, LvName, Mac, PortName},
+    observed::Refusal,
 };
 
 /// Where events go. The receiver must never block: it folds them into its facts.
@@ -118,6 +121,20 @@ pub enum WatchEvent {
         /// The error's chain.
         text: String,
     },
+    /// Logins were refused: once now, or so many since this was told the last time.
+    LoginRefused {
+        /// Whose and why, as far as it is known.
+        refusal: Refusal,
+        /// How many.
+        count: u64,
+    },
+    /// A source cannot be had; the agent goes on without it. Told once.
+    Without {
+        /// The source.
+        source: Source,
+        /// The error's chain.
+        text: String,
+    },
 }
 
 /// A source of events.
@@ -133,6 +150,8 @@ pub enum Source {
     Leases,
     /// LIO's configfs.
     Configfs,
+    /// The kernel log.
+    KernelLog,
 }
 
 /// The network tables, as far as blades are concerned.

@@ -13,10 +13,10 @@ use tokio::io::{Interest, unix::AsyncFd};
 /// Returns `io` registered with this task's reactor for reading.
 ///
 /// `io` must own its descriptor and answer with the same one always, as the types that are handed in here do
-/// (`udev::MonitorSocket`, `inotify::Inotify`).
+/// (`udev::MonitorSocket`, `inotify::Inotify`, `OwnedFd`).
 #[allow(unsafe_code, reason = "tokio's `AsyncFd::new` is deprecated as unsound and `register` is unsafe")]
 pub(super) fn watch<T: AsFd + AsRawFd>(io: T) -> io::Result<AsyncFd<T>> {
-    // SAFETY: `io` is moved in and owns its open descriptor; neither type replaces or closes it before its drop, and
+    // SAFETY: `io` is moved in and owns its open descriptor; none of these types replaces or closes it before its drop, and
     // no caller takes it out of the `AsyncFd`.
     unsafe { AsyncFd::register_with_interest(io, Interest::READABLE) }.map_err(io::Error::from)
 }

@@ -20,10 +20,14 @@ use crate::{
         route::tests::each,
         unix,
     },
-    host::{SessionKind, TargetSummary},
+    host::{Counters, SessionKind, TargetSummary},
     model::{Bytes, Hardware, PoolUsage},
+    observed::{Refusal, RefusalCause},
     plan::Step,
-    status::{BladePhase, BladeView, ImageView, ImportProgress, Moment, PlanView, Problem, SlotView, Status},
+    status::{
+        BladePhase, BladeView, ImageView, ImportProgress, Moment, PlanView, Problem, RefusedLogin,
+        SessionView, Sessions, SlotView, Status,
+    },
 };
 
 /// A stand-in for the daemon: remembers requests, answers each with a full reply, refuses on request.
@@ -61,6 +65,7 @@ fn reply(request: &Request) -> Reply {
         Request::Images => Reply::Images(vec![an_image()]),
         Request::Targets => Reply::Targets(vec![a_target()]),
         Request::Plan => Reply::Plan(vec![a_plan()]),
+        Request::Sessions => Reply::Sessions(sessions()),
         Request::ImportProgress { .. } => {
             Reply::ImportProgress(ImportProgress::Failed { error: "why".into(), kind: Kind::Full })
         }
@@ -107,7 +112,38 @@ fn a_blade() -> BladeView {
         times: BTreeMap::from([(Moment::Seen, 1), (Moment::OsLogin, 2)]),
         hardware: Hardware { serial: Some("S\n1".into()), ..Hardware::default() },
         drift: vec![],
+        counters: Some(Counters::default()),
+        refused: sessions().refused.pop(),
     }
+}
+
+fn sessions() -> Sessions {
+    let view = SessionView {
+        slot: Some("3".parse().unwrap()),
+        blade: Some("b-525400123456".parse().unwrap()),
+        volume: Some(crate::model::VolumeId(7)),
+        target: "iqn.2026-11.org:b".into(),
+        ours: true,
+        session: a_session(),
+        since: Some(5),
+        older: 1,
+        counters: Some(Counters { disk: Some(Default::default()), ..Counters::default() }),
+    };
+    let refused = RefusedLogin {
+        slot: view.slot,
+        blade: view.blade,
+        refusal: Refusal {
+            cause: RefusalCause::NotAdmitted,
+            initiator: Some("iqn.2026-11.org:\u{1b}".into()),
+            target: None,
+            address: Some("10.0.0.7".parse().unwrap()),
+            portal: None,
+        },
+        first: 1,
+        last: 2,
+        count: 3,
+    };
+    Sessions { sessions: vec![view], refused: vec![refused] }
 }
 
 fn an_image() -> ImageView {

@@ -18,6 +18,8 @@ mod journal;
 mod network;
 mod operator;
 mod quarantine;
+mod refusals;
+mod sessions;
 mod views;
 mod work;
 
@@ -133,6 +135,12 @@ pub struct Core {
     served: Served,
     journal: Journal,
     drift: drift::Drift,
+    /// Who is logged in since when.
+    logins: sessions::Logins,
+    /// Who was refused.
+    refusals: refusals::Refusals,
+    /// Verbs whose answers wait for their outcome.
+    awaited: BTreeMap<Subject, sessions::Awaited>,
 }
 
 /// A job that runs.
@@ -172,6 +180,9 @@ impl Core {
             served: Served::default(),
             journal,
             drift: drift::Drift::default(),
+            logins: sessions::Logins::default(),
+            refusals: refusals::Refusals::default(),
+            awaited: BTreeMap::new(),
         }
     }
 

@@ -45,6 +45,11 @@ impl Core {
             WatchEvent::Trouble { source, text } => {
                 self.journal.tell(EventKind::Problem, &format!("watch {source:?}: {text}; beginning anew"));
             }
+            WatchEvent::LoginRefused { refusal, count } => self.on_refusal(refusal, count),
+            WatchEvent::Without { source, text } => {
+                self.journal
+                    .tell(EventKind::Problem, &format!("watch {source:?}: {text}; going on without it"));
+            }
         }
     }
 
@@ -130,6 +135,7 @@ impl Core {
 
     pub(super) fn on_session(&mut self, id: BladeId, session: Option<Session>) {
         let now = self.now();
+        self.logins.note(id, session.as_ref(), now);
         let Some(blade) = self.roster.blades.get_mut(&id) else { return };
         if blade.session == session {
             return;

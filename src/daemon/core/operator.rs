@@ -37,6 +37,8 @@ impl Core {
             Request::Publish { name, published } => self.operator_publish(name, published),
             Request::RemoveImage { name } => self.operator_remove_image(name),
             Request::Reload => self.operator_reload(),
+            Request::Sessions => Ok(Reply::Sessions(self.sessions())),
+            Request::DropSession { slot } => return self.operator_drop(slot, reply),
         };
         let _ = reply.send(answer);
     }
@@ -290,7 +292,7 @@ fn accepted(message: String) -> Reply {
     Reply::Accepted { message }
 }
 
-fn nobody(slot: Slot) -> Error {
+pub(super) fn nobody(slot: Slot) -> Error {
     Error::new(
         Kind::Missing,
         format!("find a blade in slot {slot}: none was seen there, see 'sheath blades'"),

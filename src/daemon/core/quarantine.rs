@@ -26,6 +26,7 @@ impl Core {
     pub(super) fn on_overdue(&mut self, report: &Report) {
         let subject = &report.subject;
         let Some(failure) = &report.failure else { return };
+        self.answer_operator(report);
         let text = format!(
             "quarantined: {failure}; most likely a device hangs, see 'dmsetup info -c' and 'journalctl -k'; \
              it goes on by itself when the device answers"

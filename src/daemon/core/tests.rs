@@ -21,6 +21,7 @@ use crate::{
 
 mod drift;
 mod quarantine;
+mod sessions;
 
 /// The line, its simulated machine, and the jobs that wait.
 struct Bench {

@@ -64,6 +64,8 @@ impl Core {
             times: blade.times.clone(),
             hardware: blade.hardware.clone(),
             drift: self.drift.of(id),
+            counters: None,
+            refused: self.refusals.of(id).cloned(),
         }
     }
 

@@ -116,6 +116,7 @@ impl Core {
         self.fold(&report);
         self.on_drift(&report);
         self.write_line(&report);
+        let told = self.answer_operator(&report);
         match (report.subject.clone(), report.volumes.take()) {
             (Subject::Volumes, Some(volumes)) => self.on_volumes(volumes),
             (Subject::Volumes, None) => self.on_failed("volumes", report.failure.as_ref()),
@@ -123,6 +124,8 @@ impl Core {
                 self.chassis_seen = true;
                 self.on_failed("chassis", report.failure.as_ref());
             }
+            // Who asked has been told how it ended; the blade itself is as its wish says, or becomes so.
+            (Subject::Blade(id), _) if told => self.converge(id, &report.cause),
             (Subject::Blade(id), _) => self.on_blade_done(id, &report),
             (Subject::Spare(image), _) => {
                 self.on_failed(&format!("spare of '{image}'"), report.failure.as_ref())

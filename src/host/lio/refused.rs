@@ -19,12 +19,11 @@ const CHAP: &str = "Security negotiation failed.";
 const NOBODY: [&str; 3] = ["", "None", "Unknown"];
 
 /// Lines that name nobody, by how they begin.
-const ANONYMOUS: [(&str, RefusalCause); 5] = [
+const ANONYMOUS: [(&str, RefusalCause); 4] = [
     ("CHAP_N values do not match", RefusalCause::WrongUser),
     ("CHAP user or password not set for Initiator ACL", RefusalCause::NoCredentials),
     ("Initiator is requesting CSG: 1, has not been successfully authenticated", RefusalCause::NoChap),
     ("Initiator sent AuthMethod=None but Target is enforcing", RefusalCause::NoChap),
-    ("iSCSI Login timeout on Network Portal", RefusalCause::Timeout),
 ];
 
 /// Lines with a name between two texts.
