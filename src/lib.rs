@@ -53,6 +53,10 @@
 //! | seed | the `CIDATA` partition: the blade's identity for cloud-init |
 //! | export | all that LIO holds for one disk: backstore, target, TPG, LUN 0, ACL |
 //! | wish, observation, step | what should be, what is, one idempotent act between them |
+//! | held step | one that would end a blade's session: it waits until the blade is off, or for consent |
+//! | drift | what somebody else changed in an export of ours |
+//! | stray | something in a target of ours that nobody wished for |
+//! | quarantine | a subject whose job hangs in the kernel: named, left alone, taken up again when it comes back |
 //! | lane | a thread that carries jobs out |
 //! | quarantine | a subject whose job has not come back within its deadline: it gets no other until it does |
 //! | moment | a point of a boot that is timed: seen, DHCP, script, choice, … |
@@ -76,3 +80,6 @@ pub mod roster;
 mod sample;
 pub mod status;
 pub mod watch;
+
+/// The LIO layer by itself, for whoever wants that and nothing else of the agent: see its own page.
+pub use host::lio;

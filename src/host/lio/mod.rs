@@ -12,7 +12,8 @@
 //! ```no_run
 //! use std::path::PathBuf;
 //! use sheath::{
-//!     host::{keys::MasterKey, lio::{Acl, Lio}},
+//!     host::keys::MasterKey,
+//!     lio::{Acl, Lio},
 //!     model::{Backstore, Chap, Iqn, NopIn, Portal, VolumeId},
 //! };
 //!
