@@ -12,7 +12,7 @@
 //! # The one line that every event takes
 //!
 //! ```text
-//!   watch  (netlink · udev · inotify · sessions · clock)     blades' and the operator's questions
+//!   watch  (netlink · udev · inotify · kernel log · sessions · clock)     blades' and the operator's questions
 //!                     └────────────► daemon::core::Event ◄────────────┘
 //!   roster    learns who is where                       facts, saved
 //!   policy    (Config, Roster) → wishes                 what should exist, per blade
@@ -60,6 +60,8 @@
 //! | lane | a thread that carries jobs out |
 //! | quarantine | a subject whose job has not come back within its deadline: it gets no other until it does |
 //! | moment | a point of a boot that is timed: seen, DHCP, script, choice, … |
+//! | hand-over | the seconds in which a blade has two sessions: iPXE's, and its operating system's |
+//! | refusal | a login that LIO refused, with its cause |
 
 pub mod apply;
 pub mod boot;

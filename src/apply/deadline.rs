@@ -54,6 +54,7 @@ fn of_step(step: &Step) -> Duration {
         Step::Bridge { .. } | Step::Port { .. } | Step::ServiceFile { .. } => SERVICE,
         Step::Clone { .. }
         | Step::Activate { .. }
+        | Step::Grow { .. }
         | Step::Tag { .. }
         | Step::RemoveVolume { .. }
         | Step::CreateImage { .. }

@@ -10,7 +10,7 @@ use clap_complete::Shell;
 use crate::{
     config::parse_address,
     control::api::SOCKET,
-    model::{BladeId, Bytes, ImageName, PortName, Slot, VgName},
+    model::{BladeId, Bytes, Growth, ImageName, PortName, Slot, VgName},
 };
 
 /// Where the configuration is.
@@ -77,7 +77,7 @@ pub enum Command {
     Status,
     /// List the blades
     Blades,
-    /// Show, install, release or move one blade
+    /// Show, install, grow, release or move one blade
     #[command(subcommand)]
     Blade(BladeVerb),
     /// List the images
@@ -155,6 +155,21 @@ pub enum BladeVerb {
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
+    },
+    /// Make a blade's disk larger, also while it runs; a disk cannot shrink
+    ///
+    /// The blade's operating system sees the new size after `iscsiadm -m session -R`, or when it starts the next time. What
+    /// is on the disk belongs to the blade, so the rest is done there: the new room lies behind the last partition, where
+    /// `sgdisk --move-second-header --new 0:0:0 /dev/sda` makes one more (for LVM, Btrfs or a file system of its own). The
+    /// root partition cannot be grown in place, because the seed's partition lies behind it.
+    Grow {
+        /// The slot's number
+        slot: Slot,
+        /// The new size (40GiB), or by how much (+10GiB)
+        size: Growth,
+        /// Show what would be done, and change nothing
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Bind a blade's disk to the slot that the blade is in now
     Move {

@@ -63,9 +63,9 @@ pub(super) fn targets(ask: &dyn Ask) -> Result<Targets> {
     }
 }
 
-/// Returns the answer to [`Request::Plan`].
-pub(super) fn plan(ask: &dyn Ask) -> Result<Vec<PlanView>> {
-    match ask.ask(Request::Plan)? {
+/// Returns the answer to [`Request::Plan`], or to a request that is only to say what it would do.
+pub(super) fn planned(ask: &dyn Ask, request: Request) -> Result<Vec<PlanView>> {
+    match ask.ask(request)? {
         Reply::Plan(plan) => Ok(plan),
         other => empty(&other).ok_or_else(|| mismatch("a plan")),
     }

@@ -11,7 +11,7 @@ use crate::{
     control::api::Request,
     error::{Error, Kind, Result},
     host::{Counters, SessionKind},
-    model::{BladeId, Bytes, Firmware, Hardware, Slot},
+    model::{BladeId, Bytes, Firmware, Growth, Hardware, Slot},
     status::{BladeView, RefusedLogin},
 };
 
@@ -100,6 +100,16 @@ pub(super) fn apply(session: &mut Session<'_>, slot: Slot, yes: bool) -> Result<
         session.confirm(yes, &format!("apply slot {slot}"), &question)?;
     }
     let message = ask::accepted(session.ask, Request::Apply { slot })?;
+    session.accepted(message)
+}
+
+/// Makes the disk of a slot's blade larger, or shows what that would be.
+pub(super) fn grow(session: &mut Session<'_>, slot: Slot, size: Growth, dry_run: bool) -> Result<()> {
+    let request = Request::Grow { slot, size, dry_run };
+    if dry_run {
+        return super::plan::print(session, &ask::planned(session.ask, request)?);
+    }
+    let message = ask::accepted(session.ask, request)?;
     session.accepted(message)
 }
 

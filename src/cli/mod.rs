@@ -59,6 +59,7 @@ fn run(session: &mut Session<'_>, command: Command) -> Result<()> {
             BladeVerb::Show { slot } => blades::show(session, slot),
             BladeVerb::Install(install) => blades::install(session, &install),
             BladeVerb::Release { slot, yes } => blades::release(session, slot, yes),
+            BladeVerb::Grow { slot, size, dry_run } => blades::grow(session, slot, size, dry_run),
             BladeVerb::Move { blade, slot } => blades::bind(session, blade, slot),
             BladeVerb::Apply { slot, yes } => blades::apply(session, slot, yes),
         },

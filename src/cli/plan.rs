@@ -1,12 +1,17 @@
 //! `sheath plan`: what the agent would change now. Looking changes nothing.
 
 use super::{ask, human, session::Session, table::HEAD};
-use crate::{error::Result, status::PlanView};
+use crate::{control::api::Request, error::Result, status::PlanView};
 
 /// Shows the plan.
 pub(super) fn show(session: &mut Session<'_>) -> Result<()> {
-    let plan = ask::plan(session.ask)?;
-    session.answer(plan.as_slice(), text)
+    let plan = ask::planned(session.ask, Request::Plan)?;
+    print(session, &plan)
+}
+
+/// Prints a plan.
+pub(super) fn print(session: &mut Session<'_>, plan: &[PlanView]) -> Result<()> {
+    session.answer(plan, text)
 }
 
 fn text(plan: &[PlanView], session: &Session<'_>) -> String {

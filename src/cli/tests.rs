@@ -41,7 +41,7 @@ impl Ask for Agent {
             Request::Blades => Reply::Blades(blades()),
             Request::Images => Reply::Images(images()),
             Request::Targets => Reply::Targets(targets()),
-            Request::Plan => Reply::Plan(plan()),
+            Request::Plan | Request::Grow { dry_run: true, .. } => Reply::Plan(plan()),
             Request::Sessions => Reply::Sessions(sessions()),
             Request::ImportProgress { .. } => Reply::ImportProgress(self.progress.borrow_mut().remove(0)),
             Request::RemoveImage { .. } => {
@@ -361,6 +361,7 @@ fn json_is_exactly_the_apis_types() {
     same("targets", &targets());
     same("plan", &plan());
     same("sessions", &sessions());
+    same("blade grow 1 40GiB --dry-run", &plan());
     same("reload", &Reply::Accepted { message: "accepted".into() });
     let lines = shown("events --json");
     let lines: Vec<EventView> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -393,6 +394,8 @@ fn verbs_ask_for_what_was_said() {
         ("image unpublish debian13", r#"{"request":"publish","name":"debian13","published":false}"#),
         ("reload", r#"{"request":"reload"}"#),
         ("session drop 1 --yes", r#"{"request":"drop-session","slot":"1"}"#),
+        ("blade grow 1 +10GiB", r#"{"request":"grow","slot":"1","size":"+10GiB","dry_run":false}"#),
+        ("blade grow 1 40G --dry-run", r#"{"request":"grow","slot":"1","size":"40GiB","dry_run":true}"#),
     ] {
         let agent = Agent::default();
         run(&agent, words, None).result.unwrap();
@@ -513,9 +516,15 @@ fn a_faulty_configuration_is_listed_whole_and_ends_with_the_code_for_invalid() {
 
 #[test]
 fn bad_words_never_reach_the_agent() {
-    for words in
-        ["blade show 0", "blade show x", "blade install 1 ../x", "image import a;b f", "blade move zz 1"]
-    {
+    for words in [
+        "blade show 0",
+        "blade show x",
+        "blade grow 1 -5GiB",
+        "blade grow 1 lots",
+        "blade install 1 ../x",
+        "image import a;b f",
+        "blade move zz 1",
+    ] {
         let parsed = Args::try_parse_from(["sheath"].into_iter().chain(words.split(' ')));
         assert_eq!(parsed.unwrap_err().exit_code(), 2, "{words}");
     }

@@ -18,6 +18,7 @@
 //! | `POST /v1/reload` | [`Request::Reload`] | [`Reply::Accepted`] |
 //! | `GET /v1/sessions` | [`Request::Sessions`] | [`Reply::Sessions`] |
 //! | `POST /v1/sessions/{slot}/drop` | [`Request::DropSession`] | [`Reply::Accepted`] |
+//! | `POST /v1/blades/{slot}/grow` | [`Request::Grow`] | [`Reply::Accepted`], or [`Reply::Plan`] for a dry run |
 //! | `GET /v1/events` | – | a stream of server-sent events, each an [`EventView`] |
 //!
 //! A refusal is an HTTP status of 4xx or 5xx with a [`Refusal`] as its body.
@@ -26,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Kind},
-    model::{BladeId, ImageName, Slot},
+    model::{BladeId, Growth, ImageName, Slot},
     status::{BladeView, EventView, ImageView, ImportProgress, PlanView, Sessions, Status, Targets},
 };
 
@@ -100,6 +101,15 @@ pub enum Request {
     DropSession {
         /// The slot.
         slot: Slot,
+    },
+    /// Make the disk of the slot's blade larger. The answer comes when it is.
+    Grow {
+        /// The slot.
+        slot: Slot,
+        /// How large.
+        size: Growth,
+        /// Only say what would be done.
+        dry_run: bool,
     },
 }
 

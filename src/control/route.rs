@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::api::{ImportRequest, Reply, Request};
 use crate::{
     error::{Error, Kind, Result},
-    model::{BladeId, ImageName},
+    model::{BladeId, Growth, ImageName},
 };
 
 /// Body of `install`.
@@ -32,6 +32,15 @@ struct MoveBody {
 #[serde(deny_unknown_fields)]
 struct PublishBody {
     published: bool,
+}
+
+/// Body of `grow`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GrowBody {
+    size: Growth,
+    #[serde(default)]
+    dry_run: bool,
 }
 
 /// A request as HTTP sees it.
@@ -72,6 +81,9 @@ impl Request {
             Self::Reload => post("/v1/reload".to_owned(), NOTHING),
             Self::Sessions => get("/v1/sessions"),
             Self::DropSession { slot } => post(format!("/v1/sessions/{slot}/drop"), NOTHING),
+            Self::Grow { slot, size, dry_run } => {
+                post(format!("/v1/blades/{slot}/grow"), Some(&GrowBody { size: *size, dry_run: *dry_run }))
+            }
         }
     }
 
@@ -107,6 +119,10 @@ impl Request {
             ("POST", ["v1", "reload"]) => Ok(Self::Reload),
             ("GET", ["v1", "sessions"]) => Ok(Self::Sessions),
             ("POST", ["v1", "sessions", slot, "drop"]) => Ok(Self::DropSession { slot: slot.parse()? }),
+            ("POST", ["v1", "blades", slot, "grow"]) => {
+                let (slot, GrowBody { size, dry_run }) = (slot.parse()?, read(body)?);
+                Ok(Self::Grow { slot, size, dry_run })
+            }
             _ => Err(Error::new(
                 Kind::Missing,
                 format!("there is no request '{method} {}'", path.escape_debug()),
@@ -133,6 +149,7 @@ impl Request {
             | Self::RemoveImage { .. }
             | Self::Reload
             | Self::DropSession { .. } => true,
+            Self::Grow { dry_run, .. } => !dry_run,
         }
     }
 
@@ -150,7 +167,7 @@ impl Request {
             Self::Blades => answer(bytes).map(Reply::Blades),
             Self::Images => answer(bytes).map(Reply::Images),
             Self::Targets => answer(bytes).map(Reply::Targets),
-            Self::Plan => answer(bytes).map(Reply::Plan),
+            Self::Plan | Self::Grow { dry_run: true, .. } => answer(bytes).map(Reply::Plan),
             Self::ImportProgress { .. } => answer(bytes).map(Reply::ImportProgress),
             Self::Install { .. }
             | Self::Release { .. }
@@ -160,7 +177,8 @@ impl Request {
             | Self::Publish { .. }
             | Self::RemoveImage { .. }
             | Self::Reload
-            | Self::DropSession { .. } => {
+            | Self::DropSession { .. }
+            | Self::Grow { dry_run: false, .. } => {
                 answer(bytes).map(|Accepted { message }| Reply::Accepted { message })
             }
             Self::Sessions => answer(bytes).map(Reply::Sessions),
@@ -210,6 +228,8 @@ pub(in crate::control) mod tests {
             Request::Reload,
             Request::Sessions,
             Request::DropSession { slot: slot() },
+            Request::Grow { slot: slot(), size: "+10GiB".parse().unwrap(), dry_run: false },
+            Request::Grow { slot: slot(), size: "40GiB".parse().unwrap(), dry_run: true },
         ]
     }
 

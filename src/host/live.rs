@@ -102,6 +102,7 @@ impl Live {
                 })
             }
             Step::RemoveImage { image } => self.lvm.remove_image(image),
+            Step::Grow { volume, size } => self.lvm.enlarge(*volume, *size),
             Step::Announce { volume, properties } => self.udev.announce(*volume, properties),
             _ => return None,
         };

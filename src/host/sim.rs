@@ -195,7 +195,7 @@ impl Machine {
                 self.need_volume(volume.lv_name().as_str())?;
                 self.volumes.after(step, vg);
             }
-            Step::Tag { volume, .. } => {
+            Step::Tag { volume, .. } | Step::Grow { volume, .. } => {
                 self.need_volume(volume.lv_name().as_str())?;
                 self.volumes.after(step, vg);
             }

@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use super::names::serde_as_text;
 use crate::error::Error;
 
 /// A number of bytes.
@@ -95,6 +96,47 @@ impl<'de> serde::Deserialize<'de> for Bytes {
     }
 }
 
+/// How large something is to become: `40GiB`, or `+10GiB` for so much more than it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Growth {
+    /// So large.
+    To(Bytes),
+    /// So much larger.
+    By(Bytes),
+}
+
+impl Growth {
+    /// Returns the size that something of this size becomes, or `None` where no number holds it.
+    pub fn of(self, has: Bytes) -> Option<Bytes> {
+        match self {
+            Self::To(size) => Some(size),
+            Self::By(more) => has.0.checked_add(more.0).map(Bytes),
+        }
+    }
+}
+
+impl FromStr for Growth {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text.strip_prefix('+') {
+            Some(more) => more.parse().map(Self::By),
+            None => text.parse().map(Self::To),
+        }
+    }
+}
+
+impl fmt::Display for Growth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::To(size) => size.fmt(f),
+            Self::By(more) => write!(f, "+{more}"),
+        }
+    }
+}
+
+serde_as_text!(Growth);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +145,23 @@ mod tests {
     fn text_reads_back_as_the_same_number() {
         for n in [0, 1, 1023, 1024, 1536, 1 << 20, 20 << 30, (20 << 30) + 512, u64::MAX] {
             assert_eq!(Bytes(n).to_string().parse::<Bytes>().unwrap(), Bytes(n));
+        }
+    }
+
+    #[test]
+    fn a_growth_is_a_size_or_so_much_more_and_never_wraps() {
+        for (text, has, becomes) in [
+            ("40GiB", 20, Some(Bytes::gib(40))),
+            ("+10GiB", 20, Some(Bytes::gib(30))),
+            ("10GiB", 20, Some(Bytes::gib(10))),
+            ("+16777215TiB", 1 << 20, None),
+        ] {
+            let growth: Growth = text.parse().unwrap();
+            assert_eq!(growth.of(Bytes::gib(has)), becomes, "{text}");
+            assert_eq!(growth.to_string(), text);
+        }
+        for bad in ["", "+", "++1GiB", "-1GiB", "+-1", "+x"] {
+            assert!(bad.parse::<Growth>().is_err(), "{bad}");
         }
     }
 

@@ -14,7 +14,7 @@ mod secret;
 mod volume;
 
 pub use blade::{BladeId, Firmware, Hardware, Slot};
-pub use bytes::Bytes;
+pub use bytes::{Bytes, Growth};
 pub use difference::{Difference, Part};
 pub use iqn::Iqn;
 pub use lio::{Backstore, Chap, Export, NopIn, Portal, Stray};

@@ -14,6 +14,7 @@ impl Volumes {
         let lv = match step {
             Step::Clone { volume, .. }
             | Step::Activate { volume }
+            | Step::Grow { volume, .. }
             | Step::Tag { volume, .. }
             | Step::RemoveVolume { volume } => volume.lv_name(),
             Step::CreateImage { image, .. }
@@ -24,6 +25,11 @@ impl Volumes {
         match step {
             Step::Clone { size, tags, .. } => self.cloned(&lv, *size, tags, vg),
             Step::Activate { .. } => drop(self.volumes.get_mut(&lv).map(|found| found.active = true)),
+            Step::Grow { size, .. } => {
+                if let Some(found) = self.volumes.get_mut(&lv) {
+                    found.size = found.size.max(*size);
+                }
+            }
             Step::Tag { add, remove, .. } => self.retag(&lv, add, remove),
             Step::CreateImage { image, size } => {
                 let (role, state) =

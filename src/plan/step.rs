@@ -197,6 +197,13 @@ pub enum Step {
         /// LIO's id of the session: a later one is another, and stays.
         session: u32,
     },
+    /// The volume is at least so large.
+    Grow {
+        /// The clone.
+        volume: VolumeId,
+        /// Its size.
+        size: Bytes,
+    },
 }
 
 /// Whether a step had anything to do.
@@ -240,6 +247,7 @@ impl Step {
             | Self::RemoveTarget { .. }
             | Self::RemoveBackstore { .. } => "removing disk",
             Self::DropSession { .. } => "closing session",
+            Self::Grow { .. } => "growing disk",
         }
     }
 }
@@ -300,6 +308,7 @@ impl fmt::Display for Step {
             Self::DropSession { target, initiator, session } => {
                 write!(f, "session {session} of '{initiator}' with '{target}' is gone")
             }
+            Self::Grow { volume, size } => write!(f, "volume '{volume}' has {} at least", size.human()),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         Host,
         sim::{Machine, Sim},
     },
-    model::{Bytes, PoolUsage, Role, Stray, VolumeId},
+    model::{Bytes, Growth, PoolUsage, Role, Stray, VolumeId},
     observed::{MapState, ObservedExport},
     policy::{self, BladeWish},
     roster::{Blade, Disk, Grant, GrantedBy},
@@ -233,6 +233,35 @@ fn a_disk_is_never_smaller_than_its_image_and_partitions() {
     let mut make = policy::make(&sample::config(), &sample::image(), NEW);
     make.size = Some(Bytes::gib(1));
     assert_eq!(spare(NEW, &make, &sample::volumes()).unwrap_err().kind(), Kind::Invalid);
+}
+
+#[test]
+fn a_disk_grows_below_the_watermark_and_never_shrinks() {
+    let (host, wish) = prepared(&Situation { granted: true, spare: false, had_disk: false, replace: false });
+    run_all(&host, &steps_for(&host, &wish));
+    let mut volumes = host.volumes().unwrap();
+    let has = volumes.volumes[&NEW.lv_name()].size;
+    let mut grow = |growth: Growth, used: f32| {
+        volumes.pool.data_percent = used;
+        super::grow(&volumes.volumes[&NEW.lv_name()], growth, &volumes.pool, 90)
+    };
+    let size = Bytes(has.0 + Bytes::gib(1).0);
+    let step = Step::Grow { volume: NEW, size };
+    assert_eq!(grow(Growth::By(Bytes::gib(1)), 50.0).unwrap(), std::slice::from_ref(&step));
+    assert_eq!(grow(Growth::To(size), 50.0).unwrap(), std::slice::from_ref(&step));
+    assert_eq!(grow(Growth::To(has), 99.0).unwrap(), [], "so large already: the pool does not matter");
+    assert_eq!(grow(Growth::To(Bytes::mib(1)), 50.0).unwrap_err().kind(), Kind::Invalid);
+    assert_eq!(grow(Growth::By(Bytes(u64::MAX)), 50.0).unwrap_err().kind(), Kind::Invalid);
+    assert_eq!(grow(Growth::By(Bytes::gib(1)), 90.0).unwrap_err().kind(), Kind::Full);
+    let golden = &volumes.volumes[&sample::image().lv_name()];
+    let image = super::grow(golden, Growth::By(Bytes::gib(1)), &volumes.pool, 99).unwrap_err();
+    assert_eq!(image.kind(), Kind::Invalid);
+
+    assert_eq!(host.run(&step).unwrap(), Changed::Changed);
+    assert_eq!(host.run(&step).unwrap(), Changed::AlreadyTrue);
+    let smaller = Step::Grow { volume: NEW, size: Bytes::mib(1) };
+    assert_eq!(host.run(&smaller).unwrap(), Changed::AlreadyTrue, "at least so large");
+    assert_eq!(host.volumes().unwrap().volumes[&NEW.lv_name()].size, size);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     error::{Error, Kind, Result},
-    model::{Bytes, ImageName, PoolUsage, Role, Tag, VolumeId, VolumeState},
+    model::{Bytes, Growth, ImageName, PoolUsage, Role, Tag, Volume, VolumeId, VolumeState},
     observed::Volumes,
     plan::Step,
     policy::MakeWish,
@@ -66,6 +66,25 @@ fn size_of(make: &MakeWish, volumes: &Volumes) -> Result<Bytes> {
         Some(size) => Ok(size),
         None => Ok(least),
     }
+}
+
+/// Returns the steps that make a disk larger, none where it is so large already.
+///
+/// # Errors
+/// [`Kind::Invalid`] where it would become smaller, [`Kind::Full`] above the pool's watermark.
+pub fn grow(disk: &Volume, growth: Growth, pool: &PoolUsage, watermark: u8) -> Result<Vec<Step>> {
+    let (lv, has) = (&disk.lv, disk.size);
+    let refuse = |why: String| Error::invalid(format!("grow volume '{lv}' to {growth}: {why}"));
+    let size = growth.of(has).ok_or_else(|| refuse("no disk is so large".into()))?;
+    let volume = disk.id().ok_or_else(|| refuse("an image stays as it is".into()))?;
+    if size < has {
+        return Err(refuse(format!("it has {} already, and a disk cannot shrink", has.human())));
+    }
+    if size == has {
+        return Ok(vec![]);
+    }
+    admit(pool, watermark)?;
+    Ok(vec![Step::Grow { volume, size }])
 }
 
 /// Refuses a new volume when the pool's data or metadata is filled to the watermark or above.

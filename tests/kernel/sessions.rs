@@ -2,14 +2,16 @@
 
 use std::{
     fs::OpenOptions,
-    io::{Read, Write},
+    io::{Read, Seek, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
 use nix::libc::O_DIRECT;
 use sheath::{
+    error::Kind,
     host::{Counters, DiskCounters, disk::stat},
+    model::{Bytes, VolumeId},
     plan::Changed,
 };
 
@@ -17,6 +19,7 @@ use crate::{
     blade::{Blade, MIB, said},
     guest::{alone, run, wait_for},
     initiator::{Initiator, Login},
+    lvm::pool,
 };
 
 /// A buffer at an address that O_DIRECT takes.
@@ -119,4 +122,47 @@ fn vm_counters_are_exactly_what_the_blade_did() {
     assert_eq!(disk(&blade).discarded_bytes - before.discarded_bytes, MIB);
     drop((device, login));
     blade.remove();
+}
+
+#[test]
+#[ignore = "needs root, LIO and device-mapper in a guest: the lab runs it there"]
+fn vm_a_disk_grows_under_a_session_and_the_initiator_sees_it_after_a_rescan() {
+    let _alone = alone();
+    let (lvm, image, volume) = (pool(), "grown".parse().unwrap(), VolumeId(0x2b00_0001 << 96));
+    let size = Bytes::mib(64);
+    said(lvm.create_image(&image, size));
+    said(lvm.finish_image(&image, true));
+    said(lvm.clone(volume, &image, size, &[]));
+    let mut blade = Blade::on(43, &lvm.device(&volume.lv_name()));
+    blade.backstore.volume = volume;
+    blade.make();
+    let login = blade.login();
+    let session = blade.session_id();
+    let path = Path::new("/dev").join(login.disk());
+    let mut device = OpenOptions::new().read(true).write(true).custom_flags(O_DIRECT).open(&path).unwrap();
+    let mut buffer = Box::new(Aligned([0x77; 1 << 16]));
+    device.write_all(&buffer.0).unwrap();
+    for (grown, changed) in [(96, Changed::Changed), (96, Changed::AlreadyTrue), (32, Changed::AlreadyTrue)] {
+        assert_eq!(said(lvm.enlarge(volume, Bytes::mib(grown))), changed, "{grown}");
+    }
+    assert_eq!(
+        login.sysfs("size"),
+        (64 * MIB / 512).to_string(),
+        "the initiator knows the old size until it asks"
+    );
+    run("iscsiadm", &["-m", "session", "-R"]).unwrap();
+    let sectors = (96 * MIB / 512).to_string();
+    wait_for("the new size", || (login.sysfs("size") == sectors).then_some(()));
+    assert_eq!(blade.session_id(), session, "nobody was thrown out");
+    device.seek(SeekFrom::Start(0)).unwrap();
+    device.read_exact(&mut buffer.0).unwrap();
+    assert!(buffer.0.iter().all(|byte| *byte == 0x77), "what was there is there");
+    device.seek(SeekFrom::Start(95 * MIB)).unwrap();
+    device.write_all(&buffer.0).unwrap();
+    let missing = lvm.enlarge(VolumeId(1), size).unwrap_err();
+    assert_eq!(missing.kind(), Kind::Missing);
+    drop((device, login));
+    blade.remove();
+    said(lvm.remove(volume));
+    said(lvm.remove_image(&image));
 }

@@ -64,7 +64,7 @@ fn reply(request: &Request) -> Reply {
         Request::Blades => Reply::Blades(vec![a_blade()]),
         Request::Images => Reply::Images(vec![an_image()]),
         Request::Targets => Reply::Targets(vec![a_target()]),
-        Request::Plan => Reply::Plan(vec![a_plan()]),
+        Request::Plan | Request::Grow { dry_run: true, .. } => Reply::Plan(vec![a_plan()]),
         Request::Sessions => Reply::Sessions(sessions()),
         Request::ImportProgress { .. } => {
             Reply::ImportProgress(ImportProgress::Failed { error: "why".into(), kind: Kind::Full })

@@ -14,6 +14,7 @@
 
 mod boot;
 mod drift;
+mod grow;
 mod journal;
 mod network;
 mod operator;

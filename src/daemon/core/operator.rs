@@ -39,6 +39,8 @@ impl Core {
             Request::Reload => self.operator_reload(),
             Request::Sessions => Ok(Reply::Sessions(self.sessions())),
             Request::DropSession { slot } => return self.operator_drop(slot, reply),
+            Request::Grow { slot, size, dry_run: true } => self.preview_grow(slot, size),
+            Request::Grow { slot, size, dry_run: false } => return self.operator_grow(slot, size, reply),
         };
         let _ = reply.send(answer);
     }

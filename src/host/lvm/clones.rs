@@ -65,6 +65,19 @@ impl Lvm {
         self.turn().retag(&volume.lv_name(), add, remove, &[])
     }
 
+    /// Makes the volume at least so large; also while it is exported: LIO asks the device for its size each time.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] where the volume does not exist; else the command's failure.
+    pub fn enlarge(&self, volume: VolumeId, size: Bytes) -> Result<Changed> {
+        let (lv, turn) = (volume.lv_name(), self.turn());
+        let rows = turn.rows()?;
+        let row = rows
+            .find(&lv)
+            .ok_or_else(|| Error::new(Kind::Missing, format!("there is no volume '{}'", self.path(&lv))))?;
+        turn.grow(&lv, row.size()?, size)
+    }
+
     /// Removes the volume.
     ///
     /// # Errors

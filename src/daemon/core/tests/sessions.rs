@@ -169,3 +169,46 @@ fn a_kernel_log_that_cannot_be_read_is_a_line_and_nothing_more() {
     assert_eq!(bench.events("problem"), before + 1);
     assert_eq!(bench.phase(1), BladePhase::Running);
 }
+
+fn grow(bench: &mut Bench, size: &str, dry_run: bool) -> Result<Reply> {
+    bench.operate(Request::Grow { slot: sample::slot(1), size: size.parse().unwrap(), dry_run })
+}
+
+fn size(bench: &mut Bench) -> crate::model::Bytes {
+    let Ok(Reply::Blades(blades)) = bench.operate(Request::Blades) else { panic!("no blades") };
+    blades[0].size.unwrap()
+}
+
+#[test]
+fn a_disk_grows_while_its_blade_runs_and_a_dry_run_only_says_so() {
+    let mut bench = running();
+    let before = size(&mut bench);
+    let Ok(Reply::Plan(plans)) = grow(&mut bench, "+1GiB", true) else { panic!("no plan") };
+    assert_eq!((plans.len(), plans[0].steps.len()), (1, 1));
+    assert_eq!(size(&mut bench), before);
+    let Ok(Reply::Accepted { message }) = grow(&mut bench, "+1GiB", false) else { panic!("refused") };
+    assert!(message.contains("iscsiadm -m session -R") && message.contains("last partition"), "{message}");
+    assert_eq!(size(&mut bench).0, before.0 + (1 << 30));
+    assert_eq!(bench.phase(1), BladePhase::Running);
+    let same = size(&mut bench).to_string();
+    let Ok(Reply::Accepted { message }) = grow(&mut bench, &same, false) else { panic!("refused") };
+    assert!(message.contains("already"), "{message}");
+}
+
+#[test]
+fn a_disk_that_is_missing_would_shrink_or_finds_no_room_is_not_grown() {
+    let mut bench = running();
+    assert_eq!(grow(&mut bench, "1MiB", false).unwrap_err().kind(), Kind::Invalid);
+    bench.plug(2, 2);
+    let none = Request::Grow { slot: sample::slot(2), size: "+1GiB".parse().unwrap(), dry_run: false };
+    assert_eq!(bench.operate(none).unwrap_err().kind(), Kind::Missing);
+    bench.host.fail_step(0, Kind::Full);
+    assert_eq!(grow(&mut bench, "+1GiB", false).unwrap_err().kind(), Kind::Full);
+    assert_eq!(bench.phase(1), BladePhase::Running, "the blade has nothing to do with it");
+    bench.host.meddle(|machine| machine.volumes.pool.data_percent = 95.0);
+    bench.core.ask_volumes("test");
+    bench.settle();
+    for dry_run in [true, false] {
+        assert_eq!(grow(&mut bench, "+1GiB", dry_run).unwrap_err().kind(), Kind::Full);
+    }
+}
