@@ -58,9 +58,12 @@ fn serves_one_of(target: &ObservedTarget, volumes: &[VolumeId]) -> bool {
     volumes.iter().any(|volume| volume.lv_name().as_str() == name)
 }
 
-/// Returns the steps that take a volume away for ever. Its target goes first, but only if it serves that volume.
+/// Returns the steps that take a volume away for ever. Its target goes first, but only if it serves that volume, or
+/// nothing where nothing is to be served: a removal that was killed half-way leaves a target without a LUN.
 fn release(wish: &BladeWish, volume: VolumeId, volumes: &Volumes, export: &ObservedExport) -> Vec<Step> {
-    let serves = export.target.as_ref().is_some_and(|target| serves_one_of(target, &[volume]));
+    let serves = export.target.as_ref().is_some_and(|target| {
+        serves_one_of(target, &[volume]) || (target.lun.is_none() && wish.disk.is_none())
+    });
     let mut steps = if serves { untarget(wish, export) } else { vec![] };
     // What was observed is the new disk's; these find out by themselves whether there is anything to do.
     steps.push(Step::RemoveBackstore { volume });
@@ -107,8 +110,10 @@ fn volume_steps(disk: &DiskWish, found: Option<&Volume>, volumes: &Volumes) -> R
         (None, Some(make)) => clone_steps(id, make, volumes),
         (Some(found), Some(make)) if found.state == VolumeState::Making => {
             let mut steps = clone_steps(id, make, volumes)?;
-            // It exists: no new space is asked for, and a second clone step finds it so.
-            steps.retain(|step| !matches!(step, Step::Clone { .. }) || !found.active);
+            // It exists: no new space is asked for. A kill between making and growing it leaves it too small.
+            steps.retain(
+                |step| !matches!(step, Step::Clone { size, .. } if found.active && found.size >= *size),
+            );
             Ok(steps)
         }
         (Some(found), make) => Ok(ready_volume_steps(id, found, make.as_ref())),

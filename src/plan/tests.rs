@@ -1,5 +1,7 @@
 //! The planner's promises, on generated wishes and on the simulated machine.
 
+mod crash;
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
