@@ -18,6 +18,8 @@ const EDITS: [(&str, &str); 3] = [
 ];
 /// An agent that has not seen an edit by now does not watch.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Five repairs of one blade within ten seconds are a fight to the agent, which then rests.
+const PAUSE: Duration = Duration::from_secs(3);
 /// Far below what is measured, and no load.
 const EVERY: Duration = Duration::from_millis(1);
 
@@ -34,8 +36,7 @@ pub(crate) fn repair(rounds: usize) {
             return;
         };
         took.push(ms(time));
-        // The agent's own write is an event too: it is over before the next edit.
-        thread::sleep(Duration::from_millis(500));
+        thread::sleep(PAUSE);
     }
     say(&format!("repairs: {took:.0?} ms"));
     tell(

@@ -37,7 +37,7 @@ pub(super) fn run(program: &Path, wanted: &dyn Fn(&[&str]) -> bool, report: &mut
         }
         if wanted(&[DRIFT]) {
             install(&mut stage)?;
-            add(&mut stage, report, "drift 5")?;
+            add(&mut stage, report, "drift 4")?;
             release(&mut stage)?;
         }
         blade.power_off();
