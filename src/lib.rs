@@ -13,7 +13,7 @@
 //!
 //! ```text
 //!   watch  (netlink · udev · inotify · kernel log · sessions · clock)     blades' and the operator's questions
-//!                     └────────────► daemon::core::Event ◄────────────┘
+//!                     └────────────► daemon::core::Event ◄─────────────────────────┘
 //!   roster    learns who is where                       facts, saved
 //!   policy    (Config, Roster) → wishes                 what should exist, per blade
 //!   apply     a lane takes the wish …

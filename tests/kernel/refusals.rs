@@ -116,7 +116,7 @@ fn vm_a_login_that_names_nobody_we_know_is_told_with_what_the_kernel_says_of_it(
     let mut follower = Follower::of(&[&blade, &other]);
     let (target, name) = (blade.target.as_str(), blade.initiator.as_str());
 
-    assert_eq!(knock(blade.portal, name, "iqn.2026-11.org.example:nowhere"), (2, 3));
+    assert_eq!(knock(blade.portal, name, "iqn.2026-11.org.example:nowhere"), (3, 1));
     let (refusal, _) = follower.next();
     assert_eq!(refusal.cause, RefusalCause::UnknownTarget);
     assert_eq!(refusal.target.as_deref(), Some("iqn.2026-11.org.example:nowhere"));
@@ -195,6 +195,21 @@ fn vm_a_blade_that_tries_again_and_again_is_told_once() {
 
 #[test]
 #[ignore = "needs root and LIO in a guest: the lab runs it there"]
+fn vm_a_connection_that_says_nothing_is_told_with_the_portal_that_it_held_up() {
+    let _alone = alone();
+    let blade = Blade::new(51);
+    blade.make();
+    let mut follower = Follower::of(&[&blade]);
+    let idle = TcpStream::connect(blade.portal.0).unwrap();
+    let (refusal, _) = follower.next();
+    assert_eq!(refusal.cause, RefusalCause::Timeout);
+    assert_eq!(refusal.portal, Some(blade.portal.to_string()));
+    drop(idle);
+    blade.remove();
+}
+
+#[test]
+#[ignore = "needs root and LIO in a guest: the lab runs it there"]
 fn vm_what_the_kernel_says_of_a_refused_call_is_in_its_error() {
     let _alone = alone();
     let blade = Blade::new(50);
@@ -223,7 +238,8 @@ fn vm_an_overrun_of_the_kernel_log_is_told_and_survived() {
     let mut cursor = None;
     assert!(log.take(&mut cursor).unwrap().records.is_empty(), "from its end on");
     let mut kmsg = OpenOptions::new().write(true).open(Path::new(KMSG)).unwrap();
-    let mut say = |text: &str| kmsg.write_all(format!("<7>{text}").as_bytes()).unwrap();
+    // Without its newline a record stays open for more.
+    let mut say = |text: &str| kmsg.write_all(format!("<7>{text}\n").as_bytes()).unwrap();
     say("sheath test: one");
     let one = log.take(&mut cursor).unwrap();
     assert_eq!((one.records.len(), one.lost), (1, false));
@@ -235,4 +251,53 @@ fn vm_an_overrun_of_the_kernel_log_is_told_and_survived() {
     assert!(rest.lost);
     assert_eq!(rest.records.last().unwrap().text, "sheath test: last");
     run("sysctl", &["-w", "kernel.printk_devkmsg=ratelimit"]).unwrap();
+}
+
+/// What of the agent's unit decides what it may read.
+const SANDBOX: &[&str] = &[
+    "CapabilityBoundingSet",
+    "DeviceAllow",
+    "DevicePolicy",
+    "LockPersonality",
+    "MemoryDenyWriteExecute",
+    "NoNewPrivileges",
+    "ProtectClock",
+    "ProtectControlGroups",
+    "ProtectHome",
+    "ProtectHostname",
+    "ProtectKernelModules",
+    "ProtectProc",
+    "ProtectSystem",
+    "RestrictAddressFamilies",
+    "RestrictNamespaces",
+    "RestrictRealtime",
+    "RestrictSUIDSGID",
+    "SystemCallArchitectures",
+    "SystemCallErrorNumber",
+    "SystemCallFilter",
+];
+
+/// Reads a record of the kernel log in the sandbox of the agent's unit, with these settings beside it.
+fn read_as_the_agent(more: &[&str]) -> Result<String, String> {
+    let unit = include_str!("../../systemd/sheathd.service").lines().chain(more.iter().copied());
+    let ours = |line: &&str| line.split_once('=').is_some_and(|(key, _)| SANDBOX.contains(&key));
+    let settings = unit.filter(|line| ours(line) || more.contains(line)).map(|line| format!("-p{line}"));
+    let settings: Vec<String> = settings.collect();
+    let mut args = vec!["--quiet", "--pipe", "--wait"];
+    args.extend(settings.iter().map(String::as_str));
+    args.extend(["dd", "if=/dev/kmsg", "iflag=nonblock", "bs=8192", "count=1"]);
+    run("systemd-run", &args)
+}
+
+#[test]
+#[ignore = "needs root, systemd and a kernel log in a guest: the lab runs it there"]
+fn vm_the_agents_sandbox_lets_it_read_a_restricted_kernel_log() {
+    let _alone = alone();
+    run("sysctl", &["-w", "kernel.dmesg_restrict=1"]).unwrap();
+    let record = read_as_the_agent(&[]).unwrap();
+    assert!(record.contains(';'), "{record}");
+    assert!(
+        read_as_the_agent(&["ProtectKernelLogs=yes"]).is_err(),
+        "the setting that the unit must not have"
+    );
 }
