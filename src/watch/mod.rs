@@ -10,7 +10,7 @@
 //!   udevd ─── udev socket ──► udev::run ───┼──► UnboundedSender<WatchEvent> ──► the daemon's line
 //!   /etc/sheath, leases ──► files::…  ─────┤
 //!   LIO ── inotify ──► configfs::run ──────┤
-//!   kernel log ─── LIO's lines ─► kmsg::run ┘
+//!   kernel log ─── LIO's ───► kmsg::run ───┘
 //! ```
 
 pub mod configfs;
