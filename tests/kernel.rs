@@ -12,6 +12,8 @@
 mod blade;
 #[path = "kernel/guest.rs"]
 mod guest;
+#[path = "kernel/hang.rs"]
+mod hang;
 #[path = "kernel/import.rs"]
 mod import;
 #[path = "kernel/initiator.rs"]
