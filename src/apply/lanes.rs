@@ -17,7 +17,10 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Condvar, Mutex, MutexGuard},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::Instant,
 };
@@ -52,27 +55,37 @@ struct Shared {
     jobs: Condvar,
     /// Told when there is a deadline before the one that the overseer waits for.
     overseer: Condvar,
+    /// The deadline that the overseer waits for, in milliseconds since `epoch`; [`NONE`] where it waits for none, or has not
+    /// looked yet.
+    awaited: AtomicU64,
+    epoch: Instant,
 }
+
+/// No deadline: every other one is sooner.
+const NONE: u64 = u64::MAX;
 
 #[derive(Default)]
 struct State {
     queue: VecDeque<Job>,
     /// The jobs under way, those left behind among them, in the order in which they began.
-    running: BTreeMap<u64, Running>,
+    running: BTreeMap<u64, Arc<Running>>,
     /// How many jobs ever began.
     begun: u64,
     /// How many threads work or wait for work.
     lanes: usize,
-    /// The deadline that the overseer waits for.
-    awaited: Option<Instant>,
     closed: bool,
 }
 
-/// A job under way.
+/// A job under way. What it does is behind a lock of its own, so that lanes do not wait for each other at each step.
 struct Running {
     subject: Subject,
     cause: String,
     begun: Instant,
+    now: Mutex<Now>,
+}
+
+/// What a job does.
+struct Now {
     doing: Doing,
     since: Instant,
     until: Instant,
@@ -98,6 +111,8 @@ impl Lanes {
             state: Mutex::default(),
             jobs: Condvar::new(),
             overseer: Condvar::new(),
+            awaited: AtomicU64::new(NONE),
+            epoch: Instant::now(),
         });
         let mut state = shared.lock();
         (0..LANES).for_each(|_| shared.add_lane(&mut state));
@@ -118,7 +133,7 @@ impl Lanes {
     pub fn word(&self, subject: &Subject) -> Option<&'static str> {
         let state = self.0.lock();
         let running = state.running.values().find(|running| running.subject == *subject)?;
-        match &running.doing {
+        match &running.now().doing {
             Doing::Step(step) => Some(step.console_word()),
             Doing::Look | Doing::Report => None,
         }
@@ -148,9 +163,9 @@ impl Shared {
     }
 
     fn work(&self) {
-        while let Some((number, job)) = self.take() {
+        while let Some((number, running, job)) = self.take() {
             let carried = catch_unwind(AssertUnwindSafe(|| {
-                carry::carry(self.host.as_ref(), job, &mut |doing| self.begin(number, doing))
+                carry::carry(self.host.as_ref(), job, &mut |doing| self.begin(&running, doing))
             }));
             if !self.end(number, carried.ok()) {
                 return;
@@ -159,15 +174,18 @@ impl Shared {
     }
 
     /// Waits for a job; there is none any more when everything ends.
-    fn take(&self) -> Option<(u64, Job)> {
+    fn take(&self) -> Option<(u64, Arc<Running>, Job)> {
         let mut state = self.lock();
         loop {
             if let Some(job) = state.queue.pop_front() {
                 let number = state.begun;
                 state.begun += 1;
-                state.running.insert(number, Running::new(&job, self.deadlines));
-                self.tell_overseer(&state, number);
-                return Some((number, job));
+                let running = Arc::new(Running::new(&job, self.deadlines));
+                state.running.insert(number, Arc::clone(&running));
+                if self.is_sooner(running.now().until) {
+                    self.overseer.notify_one();
+                }
+                return Some((number, running, job));
             }
             if state.closed {
                 state.lanes -= 1;
@@ -181,14 +199,19 @@ impl Shared {
     ///
     /// # Errors
     /// [`Kind::Timeout`] where it was left behind.
-    fn begin(&self, number: u64, doing: Doing) -> Result<()> {
-        let mut state = self.lock();
-        let running = state.running.get_mut(&number).expect("it runs until its lane ends it");
-        if running.left_behind {
+    fn begin(&self, running: &Running, doing: Doing) -> Result<()> {
+        let mut now = running.now();
+        if now.left_behind {
             return Err(Error::new(Kind::Timeout, format!("{doing}: too late, it is planned anew")));
         }
-        running.enter(doing, self.deadlines);
-        self.tell_overseer(&state, number);
+        now.enter(doing, self.deadlines);
+        let until = now.until;
+        drop(now);
+        if self.is_sooner(until) {
+            // With the lock, so that it does not fall between the overseer's look and its sleep.
+            drop(self.lock());
+            self.overseer.notify_one();
+        }
         Ok(())
     }
 
@@ -197,11 +220,12 @@ impl Shared {
         let mut state = self.lock();
         let running = state.running.remove(&number).expect("it runs until its lane ends it");
         let mut report = report.unwrap_or_else(|| {
-            let error = Error::new(Kind::Failed, format!("{}: this is a bug, it panicked", running.doing));
-            running.report(error)
+            let error =
+                Error::new(Kind::Failed, format!("{}: this is a bug, it panicked", running.now().doing));
+            running.report(&running.now().doing, error)
         });
         let mut is_lane = true;
-        if running.left_behind {
+        if running.now().left_behind {
             report.ending = Ending::Late;
             // Where it could not be replaced, it is a lane again.
             is_lane = state.lanes < LANES && !state.closed;
@@ -212,11 +236,13 @@ impl Shared {
         is_lane
     }
 
-    fn tell_overseer(&self, state: &State, number: u64) {
-        let until = state.running.get(&number).map(|running| running.until);
-        if until.is_some_and(|until| state.awaited.is_none_or(|awaited| until < awaited)) {
-            self.overseer.notify_one();
-        }
+    /// Returns whether the overseer would sleep past this deadline.
+    fn is_sooner(&self, until: Instant) -> bool {
+        self.millis(until) < self.awaited.load(Ordering::SeqCst)
+    }
+
+    fn millis(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.epoch).as_millis()).unwrap_or(NONE)
     }
 }
 
@@ -226,10 +252,12 @@ impl Shared {
     fn oversee(self: &Arc<Self>) {
         let mut state = self.lock();
         while !state.closed {
+            // Whoever begins something while we look rings: it waits for our lock, which sleeping gives away.
+            self.awaited.store(NONE, Ordering::SeqCst);
             self.leave_behind(&mut state);
-            let on_time = state.running.values().filter(|running| !running.left_behind);
-            state.awaited = on_time.map(|running| running.until).min();
-            state = match state.awaited {
+            let awaited = state.running.values().filter_map(|running| running.deadline()).min();
+            self.awaited.store(awaited.map_or(NONE, |until| self.millis(until)), Ordering::SeqCst);
+            state = match awaited {
                 None => self.overseer.wait(state).expect("nobody panics with the lock"),
                 Some(until) => {
                     let left = until.saturating_duration_since(Instant::now());
@@ -242,18 +270,13 @@ impl Shared {
     /// Leaves the lanes behind that are over their deadlines.
     fn leave_behind(self: &Arc<Self>, state: &mut State) {
         let now = Instant::now();
-        let due = state.running.values_mut().filter(|running| !running.left_behind && running.until <= now);
-        let mut overdue = vec![];
-        for running in due {
-            running.left_behind = true;
-            overdue.push(running.overdue_report());
-        }
+        let overdue: Vec<_> = state.running.values().filter_map(|running| running.overdue(now)).collect();
         for report in overdue {
             state.lanes -= 1;
             // With the lock held, so that it is told of before it can come back.
             (self.done)(report);
         }
-        let left_behind = state.running.values().filter(|running| running.left_behind).count();
+        let left_behind = state.running.values().filter(|running| running.now().left_behind).count();
         while state.lanes < LANES && left_behind <= LEFT_BEHIND {
             let before = state.lanes;
             self.add_lane(state);
@@ -266,33 +289,36 @@ impl Shared {
 
 impl Running {
     fn new(job: &Job, deadlines: Deadlines) -> Self {
-        let (now, doing) = (Instant::now(), Doing::Look);
-        Self {
-            subject: job.subject.clone(),
-            cause: job.cause.clone(),
-            begun: now,
-            until: now + deadlines(&doing),
-            since: now,
-            doing,
-            left_behind: false,
+        let (begun, doing) = (Instant::now(), Doing::Look);
+        let now = Now { since: begun, until: begun + deadlines(&doing), doing, left_behind: false };
+        Self { subject: job.subject.clone(), cause: job.cause.clone(), begun, now: Mutex::new(now) }
+    }
+
+    fn now(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().expect("nobody panics with the lock")
+    }
+
+    /// Returns until when it may take; one that was left behind has all the time.
+    fn deadline(&self) -> Option<Instant> {
+        let now = self.now();
+        (!now.left_behind).then_some(now.until)
+    }
+
+    /// Leaves the job behind if it is over its deadline, and returns what is told of it.
+    fn overdue(&self, at: Instant) -> Option<Report> {
+        let mut now = self.now();
+        if now.left_behind || now.until > at {
+            return None;
         }
-    }
-
-    fn enter(&mut self, doing: Doing, deadlines: Deadlines) {
-        self.since = Instant::now();
-        self.until = self.since + deadlines(&doing);
-        self.doing = doing;
-    }
-
-    fn overdue_report(&self) -> Report {
-        let seconds = self.since.elapsed().as_secs_f32();
-        let error = Error::new(Kind::Timeout, format!("{}: no end after {seconds:.0} s", self.doing));
-        Report { ending: Ending::Overdue, ..self.report(error) }
+        now.left_behind = true;
+        let seconds = now.since.elapsed().as_secs_f32();
+        let error = Error::new(Kind::Timeout, format!("{}: no end after {seconds:.0} s", now.doing));
+        Some(Report { ending: Ending::Overdue, ..self.report(&now.doing, error) })
     }
 
     /// Returns a report of what the job itself cannot tell.
-    fn report(&self, error: Error) -> Report {
-        let step = match &self.doing {
+    fn report(&self, doing: &Doing, error: Error) -> Report {
+        let step = match doing {
             Doing::Step(step) => Some(Box::new(Step::clone(step))),
             Doing::Look | Doing::Report => None,
         };
@@ -301,6 +327,14 @@ impl Running {
             elapsed: self.begun.elapsed(),
             ..Report::blank(self.subject.clone(), self.cause.clone())
         }
+    }
+}
+
+impl Now {
+    fn enter(&mut self, doing: Doing, deadlines: Deadlines) {
+        self.since = Instant::now();
+        self.until = self.since + deadlines(&doing);
+        self.doing = doing;
     }
 }
 

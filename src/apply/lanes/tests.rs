@@ -54,7 +54,7 @@ impl Bench {
     /// Waits until a lane is at the removal of this volume's backstore.
     fn await_step(&self, wanted: u128) {
         let begin = Instant::now();
-        let is_at = |running: &Running| matches!(&running.doing, Doing::Step(Step::RemoveBackstore { volume }) if volume.0 == wanted);
+        let is_at = |running: &std::sync::Arc<Running>| matches!(&running.now().doing, Doing::Step(Step::RemoveBackstore { volume }) if volume.0 == wanted);
         while !self.lanes.0.lock().running.values().any(is_at) {
             assert!(begin.elapsed() < PATIENCE, "step {wanted} was not begun");
             thread::yield_now();
