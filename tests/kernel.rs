@@ -10,6 +10,10 @@
 
 #[path = "kernel/blade.rs"]
 mod blade;
+#[path = "kernel/drift.rs"]
+mod drift;
+#[path = "kernel/drift_line.rs"]
+mod drift_line;
 #[path = "kernel/guest.rs"]
 mod guest;
 #[path = "kernel/hang.rs"]

@@ -31,8 +31,9 @@ use crate::{
 const AUDIT_TICKS: usize = 600;
 /// So many exports are looked at each second when events were lost.
 const HURRY: usize = 50;
-/// So many repairs of one blade in [`FIGHT`] milliseconds are a fight with somebody who keeps changing it back.
-const ROUNDS: u8 = 5;
+/// So many repairs of one blade in [`FIGHT`] milliseconds are a fight with somebody who keeps changing it back: nobody
+/// types as fast, and a script of hand edits has fewer lines.
+const ROUNDS: u8 = 20;
 /// How long a fight rests before the next repair.
 const FIGHT: Millis = 10_000;
 

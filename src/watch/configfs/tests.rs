@@ -171,3 +171,21 @@ fn the_first_touch_sets_the_time_and_many_touches_are_few_names() {
     assert_eq!(fold.ripe(now + SETTLE * 2).count(), 1);
     assert_eq!(fold.next(), None);
 }
+
+#[test]
+fn each_of_many_blades_is_watched() {
+    let dir = tempfile::tempdir().unwrap();
+    let all: Vec<_> = (0..100).map(|n| lay_out(dir.path(), &exported(n))).collect();
+    runtime(async {
+        let (events, mut told) = unbounded_channel();
+        let orders = Orders::default();
+        tokio::spawn(run(dir.path().to_owned(), orders.clone(), events));
+        (0..100).for_each(|n| orders.watch(sample::blade_id(n), exported(n.into())));
+        armed(&all[99], &mut told).await;
+        for (folders, n) in all.iter().zip(0..) {
+            write(&folders[4].join("file"), "1");
+            let paths = vec!["tpgt_1/attrib/file".to_owned()];
+            assert_eq!(next(&mut told).await, WatchEvent::Touched { blade: sample::blade_id(n), paths });
+        }
+    });
+}

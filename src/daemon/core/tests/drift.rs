@@ -176,9 +176,9 @@ fn a_fight_with_somebody_who_keeps_changing_it_back_rests() {
         edit(&bench);
         touched(&mut bench);
     }
-    assert_eq!(bench.events("drift"), 5);
+    assert_eq!(bench.events("drift"), 20);
     pass(&mut bench, 12);
-    assert_eq!(bench.events("drift"), 6, "looked at again when it has rested");
+    assert_eq!(bench.events("drift"), 21, "looked at again when it has rested");
     assert!(bench.host.machine().targets.values().all(|target| !target.portals.is_empty()));
 }
 
