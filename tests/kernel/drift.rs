@@ -75,6 +75,7 @@ const CUTTING: [Edit; 6] = [
 ];
 
 /// Does the edit, waits for its repair, and returns how long that took.
+#[allow(clippy::print_stdout, reason = "the figure is what somebody who runs this wants to see")]
 fn repaired(line: &Line, rig: &Rig, (told, edit): Edit) -> Duration {
     let events = line.drift_events();
     let begin = Instant::now();

@@ -29,7 +29,7 @@ use sheath::{
         Backstore, BladeId, Bytes, Chap, Credentials, Difference, Export, Iqn, NopIn, PortName, Portal, Role,
         Volume, VolumeId, VolumeState,
     },
-    observed::{ObservedChassis, ObservedExport, Session, TargetSummary, Volumes},
+    observed::{Counters, LoginFailures, ObservedChassis, ObservedExport, Session, TargetSummary, Volumes},
     plan::{Changed, Step},
     roster::Roster,
     watch::{WatchEvent, configfs},
@@ -193,6 +193,7 @@ pub(crate) struct Line {
 
 impl Line {
     /// Starts it, and waits until all exports are there and watched.
+    #[allow(clippy::print_stdout, reason = "the figure is what somebody who runs this wants to see")]
     pub(crate) fn start(rigs: &[Rig], drift: &str) -> Self {
         let _ = run("ip", &["address", "add", "10.77.0.1/24", "dev", "lo"]);
         let machine = Arc::new(Machine::new(rigs));
@@ -312,9 +313,10 @@ fn config(rigs: &[Rig], drift: &str) -> Config {
 
 fn outside(machine: Arc<Machine>, events: &mpsc::Sender<Event>, config: Config) -> Outside {
     let done = events.clone();
-    let lanes = Lanes::start(machine.clone(), move |report| drop(done.send(Event::Done(report))), |_, _| ());
+    let lanes = Lanes::start(machine.clone(), move |report| drop(done.send(Event::Done(report))));
     Outside {
         submit: Box::new(move |job| lanes.submit(job)),
+        word: Box::new(|_| None),
         import: Box::new(|_| ()),
         now: Box::new(now),
         fresh: Box::new(|| 1),
@@ -411,6 +413,14 @@ impl Host for Machine {
             }
             other => panic!("no step for this machine: {other}"),
         }
+    }
+
+    fn counters(&self, target: &Iqn, _: VolumeId) -> Result<Counters> {
+        self.lio.counters(target)
+    }
+
+    fn login_failures(&self, target: &Iqn, known: u64) -> Result<Option<LoginFailures>> {
+        self.lio.login_failures(target, known)
     }
 
     fn differences(&self, export: &Export) -> Result<Vec<Difference>> {

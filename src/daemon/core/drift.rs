@@ -168,10 +168,11 @@ impl Core {
             return self.on_no_drift(id, report);
         }
         // What would end a session is not put right yet.
-        let mended = self.config.target.drift == config::Drift::Repair && report.held.is_empty();
+        let repairs = self.config.target.drift == config::Drift::Repair;
+        let mended = repairs && report.held.is_empty();
         let told = report.drift.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         let known = self.drift.known.get(&id) == Some(&report.drift);
-        if mended {
+        if repairs {
             self.drift.repaired(id, self.now());
         }
         if mended && report.failure.is_none() {
@@ -183,7 +184,11 @@ impl Core {
             self.drift.known.insert(id, report.drift.clone());
         }
         if !mended && !known {
-            let text = format!("changed by somebody else, 'sheath reload' puts it right: {told}");
+            let when = match repairs {
+                true => "put right when the blade is off, or by 'sheath blade apply'",
+                false => "'sheath reload' puts it right",
+            };
+            let text = format!("changed by somebody else, {when}: {told}");
             let (about, since) = (about(id), self.now());
             self.problems.insert(about.clone(), Problem { about, text, since });
         }
