@@ -69,11 +69,12 @@ impl Initiator {
 
 impl Login {
     /// Returns the disk that the session brought, such as `sda`, once all of it is there: its folder comes first, its
-    /// files, its node and its place in `/sys/block` some time after it.
+    /// files, its node and its place in `/sys/block` some time after it, and it opens last.
     pub(crate) fn disk(&self) -> String {
         wait_for("a disk of the session", || {
             let name = self.block_folder()?.file_name()?.to_str()?.to_owned();
-            let whole = Path::new("/dev").join(&name).exists() && sysfs_path(&name, "size").exists();
+            let opens = fs::File::open(Path::new("/dev").join(&name)).is_ok();
+            let whole = opens && sysfs_path(&name, "size").exists();
             whole.then_some(name)
         })
     }
