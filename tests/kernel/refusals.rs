@@ -195,7 +195,7 @@ fn vm_a_blade_that_tries_again_and_again_is_told_once() {
 
 #[test]
 #[ignore = "needs root and LIO in a guest: the lab runs it there"]
-fn vm_a_connection_that_says_nothing_is_told_with_the_portal_that_it_held_up() {
+fn vm_a_connection_that_says_nothing_is_told_as_what_it_is() {
     let _alone = alone();
     let blade = Blade::new(51);
     blade.make();
@@ -203,7 +203,9 @@ fn vm_a_connection_that_says_nothing_is_told_with_the_portal_that_it_held_up() {
     let idle = TcpStream::connect(blade.portal.0).unwrap();
     let (refusal, _) = follower.next();
     assert_eq!(refusal.cause, RefusalCause::Timeout);
-    assert_eq!(refusal.portal, Some(blade.portal.to_string()));
+    // Linux 6.1 says which portal, 6.12 does not.
+    assert!(refusal.portal.is_none_or(|portal| portal == blade.portal.to_string()));
+    assert!(follower.events.try_recv().is_err(), "once");
     drop(idle);
     blade.remove();
 }
@@ -249,7 +251,8 @@ fn vm_an_overrun_of_the_kernel_log_is_told_and_survived() {
     say("sheath test: last");
     let rest = log.take(&mut cursor).unwrap();
     assert!(rest.lost);
-    assert_eq!(rest.records.last().unwrap().text, "sheath test: last");
+    // Others have something to say of the flood, too.
+    assert!(rest.records.iter().any(|record| record.text == "sheath test: last"));
     run("sysctl", &["-w", "kernel.printk_devkmsg=ratelimit"]).unwrap();
 }
 

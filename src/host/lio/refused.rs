@@ -19,11 +19,13 @@ const CHAP: &str = "Security negotiation failed.";
 const NOBODY: [&str; 3] = ["", "None", "Unknown"];
 
 /// Lines that name nobody, by how they begin.
-const ANONYMOUS: [(&str, RefusalCause); 4] = [
+const ANONYMOUS: [(&str, RefusalCause); 5] = [
     ("CHAP_N values do not match", RefusalCause::WrongUser),
     ("CHAP user or password not set for Initiator ACL", RefusalCause::NoCredentials),
     ("Initiator is requesting CSG: 1, has not been successfully authenticated", RefusalCause::NoChap),
     ("Initiator sent AuthMethod=None but Target is enforcing", RefusalCause::NoChap),
+    // ERESTARTSYS: the timer has interrupted the wait for the first request. All that Linux 6.12 says of it.
+    ("rx_data returned -512, expecting 48.", RefusalCause::Timeout),
 ];
 
 /// Lines with a name between two texts.
@@ -125,6 +127,7 @@ mod tests {
                 "iSCSI Login timeout on Network Portal 10.77.0.1:3260",
                 named(RefusalCause::Timeout, "10.77.0.1:3260"),
             ),
+            ("rx_data returned -512, expecting 48.", cause(RefusalCause::Timeout)),
             ("iSCSI Login negotiation failed.", Some(Hint::End)),
             ("rx_data returned -104, expecting 48.", None),
             ("kernel_bind() failed: -98", None),

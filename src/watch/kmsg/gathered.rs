@@ -53,6 +53,7 @@ impl Gathered {
     pub(super) fn take(&mut self) -> BTreeMap<Cause, u64> {
         (self.first, self.last) = (None, None);
         let mut causes = std::mem::take(&mut self.causes);
+        self.ends += i64::try_from(drop_echoes(&mut causes)).expect("a handful");
         let mut add = |cause, balance: &mut i64| {
             let more = u64::try_from(*balance).unwrap_or_default();
             if more > 0 {
@@ -67,6 +68,19 @@ impl Gathered {
         add(RefusalCause::Negotiation, &mut self.ends);
         causes
     }
+}
+
+/// Takes away what some kernels say twice: that a login timed out at a portal, and that it timed out. Returns how often.
+fn drop_echoes(causes: &mut BTreeMap<Cause, u64>) -> u64 {
+    let timed_out = |cause: &Cause| cause.0 == RefusalCause::Timeout && cause.1.is_some();
+    let named: u64 = causes.iter().filter(|(cause, _)| timed_out(cause)).map(|(_, count)| count).sum();
+    let anonymous = (RefusalCause::Timeout, None);
+    let echoes = causes.get(&anonymous).map_or(0, |count| named.min(*count));
+    if let Some(count) = causes.get_mut(&anonymous) {
+        *count -= echoes;
+    }
+    causes.retain(|_, count| *count > 0);
+    echoes
 }
 
 #[cfg(test)]
@@ -99,6 +113,16 @@ mod tests {
         ] {
             assert_eq!(gathered(lines), [(right, 1)].into(), "{lines:?}");
         }
+    }
+
+    #[test]
+    fn a_login_that_timed_out_is_one_whether_the_kernel_says_so_once_or_twice() {
+        let portal = "iSCSI Login timeout on Network Portal 10.77.0.1:3260";
+        let interrupted = "rx_data returned -512, expecting 48.";
+        let named = (RefusalCause::Timeout, Some("10.77.0.1:3260".to_owned()));
+        assert_eq!(gathered(&[portal, interrupted, END]), [(named.clone(), 1)].into());
+        assert_eq!(gathered(&[portal, END]), [(named, 1)].into());
+        assert_eq!(gathered(&[interrupted, END]), [((RefusalCause::Timeout, None), 1)].into());
     }
 
     #[test]

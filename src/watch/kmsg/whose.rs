@@ -101,6 +101,8 @@ pub(super) fn attribute(causes: BTreeMap<Cause, u64>, risen: Vec<Risen>) -> Vec<
 fn join(causes: Vec<(Cause, u64)>, risen: &[&Risen]) -> Vec<(Refusal, u64)> {
     match (causes.as_slice(), risen) {
         ([], _) => vec![],
+        // Somebody came and went, without a name, a target or a cause: nothing that anybody could act upon.
+        ([((RefusalCause::Negotiation, None), _)], []) => vec![],
         (_, [one]) => causes.into_iter().map(|(cause, count)| (at(cause, one), count)).collect(),
         (_, []) => causes.into_iter().map(|(cause, count)| (plain(cause), count)).collect(),
         ([(cause, count)], several) => {
@@ -171,7 +173,9 @@ mod tests {
         use RefusalCause as C;
         assert_eq!(told(&[(C::WrongUser, None, 1)], &[]), ["1 WrongUser ? ?"]);
         assert_eq!(told(&[(C::NotAdmitted, Some("s"), 1)], &[]), ["1 NotAdmitted s ?"]);
+        assert!(told(&[(C::Negotiation, None, 1)], &[]).is_empty(), "nothing is known of it");
         let other = [risen(T1, Counter::Other)];
+        assert_eq!(told(&[(C::Negotiation, None, 1)], &other), ["1 Negotiation t1-i t1"]);
         assert_eq!(told(&[(C::NotAdmitted, Some("s"), 1)], &other), ["1 NotAdmitted s ?"]);
     }
 
