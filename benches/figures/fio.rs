@@ -8,87 +8,78 @@ use sheath::model::Chap;
 
 use crate::{
     clear,
-    fixture::{self, Fixture, keys, run},
+    fixture::{Fixture, keys, run},
     initiator::{Session, Whom},
     restore,
     row::{median, say, tell},
 };
 
-/// fio's name for the pattern, block size, and what counts.
-const PATTERNS: [(&str, &str, &str); 3] =
-    [("randread", "4k", "iops"), ("randwrite", "4k", "iops"), ("read", "1m", "bw")];
+/// fio's name for the pattern, block size, requests under way, and what counts.
+const PATTERNS: [(&str, &str, u8, &str); 3] =
+    [("randread", "4k", 32, "iops"), ("randwrite", "4k", 32, "iops"), ("read", "1m", 4, "bw")];
 /// The part of a device that is used; written once before, so that no side reads what is not there.
 const SIZE: &str = "192m";
-const SECONDS: &str = "4";
+/// One turn of one side. Short: the pace of an emulated machine changes within seconds.
+const TURN: &str = "500ms";
+/// LIO gives each connection's threads one processor of these, by the connection's number: with one, all are alike.
+const PROCESSORS: (&str, &str) = ("/sys/kernel/config/target/iscsi/cpus_allowed_list", "1");
 
 const TARGET: &str = "iqn.2003-01.org.example:hand";
 const INITIATOR: &str = "iqn.2003-01.org.example:initiator";
 const PASSWORD: &str = "secretsecret1234";
 
 /// `lio.fio.vs_handmade` and its patterns.
-pub(crate) fn vs_handmade(rounds: usize) {
+pub(crate) fn vs_handmade(turns: usize) {
     let hand_device = "/dev/nullb1";
     restore::engine(1);
     by_hand(hand_device);
-    let disk = Fixture::new(1).disks().remove(0);
-    for device in [Path::new("/dev/nullb0"), Path::new(hand_device)] {
-        fill(device);
+    [Path::new("/dev/nullb0"), Path::new(hand_device)].into_iter().for_each(fill);
+    let export = Fixture::new(1).disks().remove(0).export;
+    let credentials = keys().credentials(export.backstore.volume, Chap::OneWay);
+    let portal = export.portals[0].to_string();
+    let ours = Whom {
+        initiator: export.initiator.as_str(),
+        target: export.target.as_str(),
+        portal: &portal,
+        user: &credentials.user,
+        password: credentials.password.expose(),
+    };
+    let hand = Whom {
+        initiator: INITIATOR,
+        target: TARGET,
+        portal: "10.77.0.1:3300",
+        user: "hand",
+        password: PASSWORD,
+    };
+    std::fs::write(PROCESSORS.0, PROCESSORS.1).unwrap();
+    let (ours, hand) = (Session::new("ours", &ours), Session::new("hand", &hand));
+    for device in [ours.disk(), hand.disk()] {
+        say(&format!("{}: {}", device.display(), settings(&device)));
     }
-    let credentials = keys().credentials(disk.export.backstore.volume, Chap::OneWay);
-    let ours = Session::new(
-        "ours",
-        &Whom {
-            initiator: disk.export.initiator.as_str(),
-            target: disk.export.target.as_str(),
-            portal: &disk.export.portals[0].to_string(),
-            user: &credentials.user,
-            password: credentials.password.expose(),
-        },
-    );
-    let hand = Session::new(
-        "hand",
-        &Whom {
-            initiator: INITIATOR,
-            target: TARGET,
-            portal: "10.77.0.1:3300",
-            user: "hand",
-            password: PASSWORD,
-        },
-    );
-    measure(&ours.disk(), &hand.disk(), rounds);
+    let (mut worst, mut of) = ((1.0_f64, 1.0_f64), "");
+    for pattern in PATTERNS {
+        let [ours, hand] = fio([&ours.disk(), &hand.disk()], pattern, turns);
+        say(&format!("{}: ours {ours:.0?}, by hand {hand:.0?}", pattern.0));
+        let (ours, hand) = (median(ours), median(hand));
+        let unit = if pattern.3 == "bw" { "KiB/s" } else { "IOPS" };
+        let note = format!("{turns} turns of {TURN}");
+        tell(&format!("lio.fio.vs_handmade.{}", pattern.0), ours, unit, Some(hand), &note);
+        if (ours / hand - 1.0).abs() >= (worst.0 / worst.1 - 1.0).abs() {
+            (worst, of) = ((ours, hand), pattern.0);
+        }
+    }
+    tell("lio.fio.vs_handmade", worst.0 / worst.1, "ratio", Some(1.0), of);
     drop((ours, hand));
     clear::all();
 }
 
-fn measure(ours: &Path, hand: &Path, rounds: usize) {
-    let note = format!("{rounds} rounds of {SECONDS} s in turn");
-    let (mut worst, mut of) = ((1.0_f64, 1.0_f64), "");
-    for (pattern, block, counts) in PATTERNS {
-        let (mut a, mut b) = (vec![], vec![]);
-        for round in 0..rounds {
-            // Who is first takes turns, too.
-            let sides: [(&Path, &mut Vec<f64>); 2] = if round % 2 == 0 {
-                [(ours, &mut a), (hand, &mut b)]
-            } else {
-                [(hand, &mut b), (ours, &mut a)]
-            };
-            sides.into_iter().for_each(|(disk, took)| took.push(fio(disk, pattern, block, counts)));
-        }
-        say(&format!("{pattern} {block} {counts}: ours {a:.0?}, by hand {b:.0?}"));
-        let (a, b) = (median(a), median(b));
-        let unit = if counts == "bw" { "KiB/s" } else { "IOPS" };
-        tell(&format!("lio.fio.vs_handmade.{pattern}"), a, unit, Some(b), &note);
-        if (a / b - 1.0).abs() >= (worst.0 / worst.1 - 1.0).abs() {
-            (worst, of) = ((a, b), pattern);
-        }
-    }
-    tell(
-        "lio.fio.vs_handmade",
-        worst.0,
-        if of == "read" { "KiB/s" } else { "IOPS" },
-        Some(worst.1),
-        &format!("{of}; {note}"),
-    );
+/// Returns what the initiator made of the disk: differences here are differences of the LUNs.
+fn settings(disk: &Path) -> String {
+    let queue = Path::new("/sys/block").join(disk.file_name().expect("it is a device")).join("queue");
+    let read = |file: &str| std::fs::read_to_string(queue.join(file)).unwrap_or_default().trim().to_owned();
+    let files =
+        ["scheduler", "write_cache", "max_sectors_kb", "nr_requests", "optimal_io_size", "rotational"];
+    files.map(|file| format!("{file} {}", read(file))).join(", ")
 }
 
 /// What an administrator types.
@@ -115,20 +106,34 @@ fn fill(device: &Path) {
     );
 }
 
-/// Runs one pattern, and returns its figure.
-fn fio(disk: &Path, pattern: &str, block: &str, counts: &str) -> f64 {
-    let options = [
-        format!("--filename={}", disk.display()),
-        format!("--rw={pattern}"),
-        format!("--bs={block}"),
-        format!("--size={SIZE}"),
-        format!("--runtime={SECONDS}"),
-        format!("--iodepth={}", if block == "4k" { 32 } else { 4 }),
-    ];
-    let mut args =
-        vec!["--name=bench", "--direct=1", "--ioengine=libaio", "--time_based", "--output-format=json"];
-    args.extend(options.iter().map(String::as_str));
-    let json: Value = serde_json::from_str(&fixture::run("fio", &args)).expect("fio writes JSON");
-    let side = if pattern.ends_with("write") { "write" } else { "read" };
-    json["jobs"][0][side][counts].as_f64().expect("fio tells what was asked for")
+/// Runs one pattern on both disks, in turns by one fio, and returns the turns' figures.
+fn fio(
+    disks: [&Path; 2],
+    (pattern, block, depth, counts): (&str, &str, u8, &str),
+    turns: usize,
+) -> [Vec<f64>; 2] {
+    let mut args: Vec<String> = ["--direct=1", "--ioengine=libaio", "--time_based", "--output-format=json"]
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    args.extend([format!("--size={SIZE}"), format!("--runtime={TURN}"), format!("--rw={pattern}")]);
+    args.extend([format!("--bs={block}"), format!("--iodepth={depth}")]);
+    for turn in 0..turns * 2 {
+        let disk = disks[side(turn)].display();
+        args.extend([format!("--name=turn{turn}"), "--stonewall".to_owned(), format!("--filename={disk}")]);
+    }
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let json: Value = serde_json::from_str(&run("fio", &args)).expect("fio writes JSON");
+    let direction = if pattern.ends_with("write") { "write" } else { "read" };
+    let mut figures = [vec![], vec![]];
+    for turn in 0..turns * 2 {
+        let figure = &json["jobs"][turn][direction][counts];
+        figures[side(turn)].push(figure.as_f64().expect("fio tells what was asked for"));
+    }
+    figures
+}
+
+/// Returns whose turn it is: ours, theirs, theirs, ours.
+fn side(turn: usize) -> usize {
+    usize::from(matches!(turn % 4, 1 | 2))
 }

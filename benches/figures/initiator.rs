@@ -36,13 +36,15 @@ impl Session {
         DAEMON.call_once(start_daemon);
         let iface = format!("bench-{tag}");
         let interface = |args: &[&str]| run("iscsiadm", &[&["-m", "iface", "-I", &iface], args].concat());
-        interface(&["-o", "new"]);
+        let _ = Command::new("iscsiadm").args(["-m", "iface", "-I", &iface, "-o", "new"]).output();
         interface(&["-o", "update", "-n", "iface.initiatorname", "-v", whom.initiator]);
         interface(&["-o", "update", "-n", "iface.transport_name", "-v", "tcp"]);
         let node = |args: &[&str]| {
             let which = ["-m", "node", "-T", whom.target, "-p", whom.portal, "-I", &iface];
             run("iscsiadm", &[&which, args].concat())
         };
+        let which = ["-m", "node", "-T", whom.target, "-p", whom.portal, "-I", &iface, "-o", "delete"];
+        let _ = Command::new("iscsiadm").args(which).output();
         node(&["-o", "new"]);
         for (key, value) in [("authmethod", "CHAP"), ("username", whom.user), ("password", whom.password)] {
             node(&["-o", "update", "-n", &format!("node.session.auth.{key}"), "-v", value]);

@@ -141,7 +141,7 @@ fn activate(text: &str, number: usize) {
 /// Returns what follows the key, up to the line's end or a quotation mark.
 fn field(text: &str, key: &str) -> Option<String> {
     let (_, rest) = text.split_once(key)?;
-    Some(rest.split(['\n', '"']).next()?.trim().to_owned())
+    Some(rest.split(['\n', '\t', '"', '#']).next()?.trim().to_owned())
 }
 
 /// Returns an id of LVM's kind: 32 letters and digits in its seven groups.

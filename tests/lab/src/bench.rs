@@ -25,11 +25,17 @@ pub fn run(program: &Path) -> Result<bool> {
     let chosen = |name: &&str| only.is_empty() || only.iter().any(|word| name.starts_with(word));
     let wanted = |names: &[&str]| names.iter().any(chosen);
     let mut report = Report::default();
-    if wanted(engine::NAMES) {
-        engine::run(program, &wanted, &mut report)?;
-    }
-    if wanted(installed::NAMES) {
-        installed::run(program, &wanted, &mut report)?;
-    }
-    report.write()
+    let mut run = || -> Result<()> {
+        if wanted(engine::NAMES) {
+            engine::run(program, &wanted, &mut report)?;
+        }
+        if wanted(installed::NAMES) {
+            installed::run(program, &wanted, &mut report)?;
+        }
+        Ok(())
+    };
+    // What was measured before a failure is written down, too.
+    let whole = run();
+    let met = report.write()?;
+    whole.map(|()| met)
 }
