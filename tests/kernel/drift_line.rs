@@ -306,7 +306,7 @@ fn config(rigs: &[Rig], drift: &str) -> Config {
     let slots: String = rigs.iter().map(|rig| format!("{0} = \"none{0}\"\n", rig.slot)).collect();
     let text = format!(
         "[chassis]\nbridge = \"none0\"\nmanage = false\naddress = \"10.77.0.1/24\"\n[chassis.slots]\n{slots}\
-         [pool]\nvg = \"{VG}\"\n[target]\niqn_prefix = \"{PREFIX}\"\ndrift = \"{drift}\"\n"
+         [pool]\nvg = \"{VG}\"\n[target]\niqn_prefix = \"{PREFIX}\"\ndrift = \"{drift}\"\nports = 1\n"
     );
     sheath::config::parse("sheath.toml", &text).unwrap()
 }
