@@ -10,12 +10,20 @@
 
 #[path = "kernel/blade.rs"]
 mod blade;
+#[path = "kernel/conformance.rs"]
+mod conformance;
+#[path = "kernel/crash.rs"]
+mod crash;
 #[path = "kernel/drift.rs"]
 mod drift;
 #[path = "kernel/drift_line.rs"]
 mod drift_line;
+#[path = "kernel/foreign_tools.rs"]
+mod foreign_tools;
 #[path = "kernel/guest.rs"]
 mod guest;
+#[path = "kernel/hand.rs"]
+mod hand;
 #[path = "kernel/hang.rs"]
 mod hang;
 #[path = "kernel/import.rs"]
@@ -30,6 +38,8 @@ mod lio_sessions;
 mod lvm;
 #[path = "kernel/net.rs"]
 mod net;
+#[path = "kernel/plans.rs"]
+mod plans;
 #[path = "kernel/refusals.rs"]
 mod refusals;
 #[path = "kernel/sessions.rs"]

@@ -21,7 +21,7 @@ use sheath::{
     plan::{Changed, admit},
 };
 
-const VG: &str = "sheathtest";
+pub(crate) const VG: &str = "sheathtest";
 const CHANGED: Changed = Changed::Changed;
 const ALREADY: Changed = Changed::AlreadyTrue;
 
@@ -54,10 +54,14 @@ pub(crate) fn pool() -> &'static Lvm {
     })
 }
 
-/// Makes a finished, published image with a GPT and one partition of `fill` random-looking MiB.
 fn image(name: &str, size: Bytes, fill: usize) -> ImageName {
+    image_in(pool(), name, size, fill)
+}
+
+/// Makes a finished, published image with a GPT and one partition of `fill` random-looking MiB.
+pub(crate) fn image_in(pool: &Lvm, name: &str, size: Bytes, fill: usize) -> ImageName {
     let name: ImageName = name.parse().unwrap();
-    let device = pool().create_image(&name, Bytes(size.0 + gpt::SEED_ROOM.0)).unwrap();
+    let device = pool.create_image(&name, Bytes(size.0 + gpt::SEED_ROOM.0)).unwrap();
     let mut disk = OpenOptions::new().read(true).write(true).open(device).unwrap();
     let mut table = GPT::new_from(&mut disk, 512, [7; 16]).unwrap();
     table[1] = GPTPartitionEntry {
@@ -73,7 +77,7 @@ fn image(name: &str, size: Bytes, fill: usize) -> ImageName {
     (0..fill).for_each(|_| disk.write_all(&[0x5a; 1 << 20]).unwrap());
     disk.sync_all().unwrap();
     drop(disk);
-    assert_eq!(pool().finish_image(&name, true).unwrap(), CHANGED);
+    assert_eq!(pool.finish_image(&name, true).unwrap(), CHANGED);
     name
 }
 

@@ -80,6 +80,17 @@ impl Follower {
             other => panic!("{other:?}"),
         }
     }
+
+    /// Returns what is told next of a known cause. On a machine that is very busy the kernel's last line of a login comes
+    /// after its others have been told, and is told as one of no cause.
+    fn next_known(&mut self) -> (Refusal, u64) {
+        loop {
+            let told = self.next();
+            if told.0.cause != RefusalCause::Negotiation {
+                return told;
+            }
+        }
+    }
 }
 
 /// Sends a first login request by hand and returns the status of the answer: class and detail.
@@ -158,7 +169,7 @@ fn vm_a_login_whose_chap_fails_is_told_with_its_blade_although_the_log_names_nob
         (Credentials { password, ..right.clone() }, RefusalCause::WrongPassword),
     ] {
         assert!(initiator.login(&blade.target, blade.portal, &with).is_err());
-        let (refusal, count) = follower.next();
+        let (refusal, count) = follower.next_known();
         assert_eq!((refusal.cause, count), (cause, 1));
         assert_eq!(refusal.initiator.as_deref(), Some(blade.initiator.as_str()));
         assert_eq!(refusal.target.as_deref(), Some(blade.target.as_str()));
@@ -168,7 +179,7 @@ fn vm_a_login_whose_chap_fails_is_told_with_its_blade_although_the_log_names_nob
         fs::write(blade.tpg(&format!("acls/{}/auth/{file}", blade.initiator)), "NULL").unwrap();
     }
     assert!(initiator.login(&blade.target, blade.portal, &right).is_err());
-    assert_eq!(follower.next().0.cause, RefusalCause::NoCredentials);
+    assert_eq!(follower.next_known().0.cause, RefusalCause::NoCredentials);
     assert_eq!(said(blade.lio.counters(&blade.target)).refused_logins, 3);
     other.remove();
     blade.remove();
