@@ -17,14 +17,15 @@ use axum::body::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, StatusCode, body::Incoming, header};
 use hyper_util::rt::TokioIo;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::error::{Context, Error, Kind, Result};
 
 /// Opens a socket at `path` with this mode; its group is the process's own.
 ///
-/// A socket that a killed predecessor left is replaced; one that somebody listens on is not. The socket appears under
-/// its name with its mode: it is made beside it and renamed, so there is no moment in which others may connect.
+/// A socket that a killed predecessor left is replaced, even one that still takes connections because a thread of its hangs
+/// in the kernel; one that somebody listens on is not. The socket appears under its name with its mode: it is made beside it and renamed, so there is no moment in which others may connect.
 ///
 /// # Errors
 /// [`Kind::Busy`] where somebody listens already, [`Kind::Exists`] where something else than a socket is in the way.
@@ -58,8 +59,23 @@ fn refuse_if_taken(path: &Path) -> Result<()> {
     match StdStream::connect(path) {
         Err(e) if e.kind() == ErrorKind::ConnectionRefused => Ok(()),
         Err(e) => Err(Error::io(what(), e)),
+        Ok(stream) if listener_is_dead(&stream, Path::new("/proc")) => Ok(()),
         Ok(_) => Err(Error::new(Kind::Busy, what()).because("another process listens on it already")),
     }
+}
+
+/// Returns whether the listener at the other end has been killed.
+///
+/// A thread that hangs in the kernel keeps its process's files open until it comes back: the dead process's socket takes
+/// connections that nobody will ever answer. One whose state cannot be read counts as alive.
+fn listener_is_dead(stream: &StdStream, proc: &Path) -> bool {
+    let Ok(peer) = getsockopt(stream, PeerCredentials) else { return false };
+    fs::read_to_string(proc.join(peer.pid().to_string()).join("stat")).is_ok_and(|stat| is_zombie(&stat))
+}
+
+/// Returns whether a process is dead, by its `stat`: the state follows the name, which may hold anything, brackets too.
+fn is_zombie(stat: &str) -> bool {
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']))
 }
 
 /// Sends one request and returns the answer's status and its body, still to be read.
@@ -137,6 +153,23 @@ mod tests {
         });
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_listener_that_was_killed_is_told_from_one_that_lives() {
+        assert!(is_zombie("491 (sheathd) Z 1 491 491 0 -1"));
+        assert!(!is_zombie("491 (a) Z 1) S 1 491 491 0 -1"), "a name that lies");
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().join(std::process::id().to_string());
+        fs::create_dir(&own).unwrap();
+        let (stream, _other) = StdStream::pair().unwrap();
+        for (state, dead) in [("S", false), ("Z", true)] {
+            #[allow(clippy::disallowed_methods, reason = "a test's own folder")]
+            fs::write(own.join("stat"), format!("1 (sheathd) {state} 1")).unwrap();
+            assert_eq!(listener_is_dead(&stream, dir.path()), dead);
+        }
+        fs::remove_file(own.join("stat")).unwrap();
+        assert!(!listener_is_dead(&stream, dir.path()), "not known to be dead");
     }
 
     #[test]
