@@ -97,7 +97,8 @@ pub fn run(args: &Args) -> std::result::Result<(), Refusal> {
     let runtime =
         Builder::new_current_thread().enable_all().build().attempt(|| "start the event loop".to_owned())?;
     runtime.block_on(serve(args, config))?;
-    // A job that hangs in the kernel must not keep us from ending; what it does is the kernel's.
+    // We wait no longer for a job that hangs in the kernel. The kernel does: a process is gone when its last thread is, so
+    // systemd waits out TimeoutStopSec= for it, before and after SIGKILL, and lets it be.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(())
 }
