@@ -20,6 +20,8 @@ mod drift;
 mod drift_line;
 #[path = "kernel/foreign_tools.rs"]
 mod foreign_tools;
+#[path = "kernel/full.rs"]
+mod full;
 #[path = "kernel/guest.rs"]
 mod guest;
 #[path = "kernel/hand.rs"]
@@ -45,7 +47,7 @@ mod refusals;
 #[path = "kernel/sessions.rs"]
 mod sessions;
 
-use sheath_lab::{Appliance, Lab, Payload, Release, phase::say, secs};
+use sheath_lab::{Appliance, Lab, Payload, Release, Stage, phase::say, secs, until};
 
 /// Makes the guest what the tests expect: modules, folders, the product's own program for the import's sandbox.
 const PREPARE: &str = "mkdir -p /etc/target/pr /etc/target/alua \
@@ -64,6 +66,38 @@ fn kernel_6_12() {
 #[test]
 fn kernel_6_1() {
     run_on(Release::Bookworm);
+}
+
+/// A disk with one partition, as small as an image can be.
+const TINY_IMAGE: &str =
+    "truncate -s 64M /run/tiny.raw && echo 'start=2048, type=linux' | sfdisk -q -X gpt /run/tiny.raw";
+/// What went wrong beside the program: units that failed, keys in ours that an older systemd does not know.
+const COMPLAINTS: &str = "systemctl --failed --plain --no-legend; \
+    journalctl -b --no-pager | grep -iE 'unknown (key|lvalue|section).*sheath|sheath.*unknown (key|lvalue|section)' || true; \
+    journalctl -b --no-pager -p warning -t sheathd -t sheath-bootd -o cat";
+
+/// The chassis tier has the package on Debian 13; here it has to come up on Debian 12.
+#[test]
+fn the_package_comes_up_on_debian_12() {
+    if std::env::var_os("SHEATH_DEB").is_none() {
+        return say("skipped: SHEATH_DEB names no package (make does)");
+    }
+    let mut stage = Stage::empty(Lab::new("bookworm").unwrap().on(Release::Bookworm)).unwrap();
+    stage.install().unwrap();
+    stage.set_up("").unwrap();
+    let active = "systemctl is-active sheathd sheath-bootd sheath-dnsmasq";
+    assert_eq!(stage.appliance.ok(active).unwrap().split_whitespace().collect::<Vec<_>>(), ["active"; 3]);
+    let status = stage.sheath("status").unwrap();
+    assert_eq!(status["problems"], serde_json::json!([]), "{status}");
+    stage.appliance.ok(TINY_IMAGE).unwrap();
+    stage.appliance.ok("sheath image import tiny /run/tiny.raw --publish").unwrap();
+    // The import is over before LVM has been asked what there is now.
+    until("the image to be listed", secs(30), || {
+        (stage.sheath("images").ok()?[0]["name"] == "tiny").then_some(())
+    })
+    .unwrap();
+    stage.appliance.ok("systemctl restart sheathd && sheath status").unwrap();
+    assert_eq!(stage.appliance.ok(COMPLAINTS).unwrap(), "");
 }
 
 /// Runs the `vm_` tests in an appliance of this release and shows what they say.

@@ -66,11 +66,21 @@ impl Stage {
 
     fn bare_with(name: &str, payload: Payload) -> Result<Self> {
         let lab = Lab::new(name)?;
-        let deb = std::env::var_os("SHEATH_DEB").map(PathBuf::from).filter(|path| path.exists());
-        let deb =
-            deb.ok_or_else(|| Error::new("find the package", "run it through make, or set SHEATH_DEB"))?;
-        let payload = payload.file("sheath.deb", deb).file("golden.qcow2", images::golden(&lab)?);
-        let appliance = timed("appliance: restored", || Appliance::booted(&lab, &payload))?;
+        let payload = payload.file("sheath.deb", package()?).file("golden.qcow2", images::golden(&lab)?);
+        Self::with(lab, &payload)
+    }
+
+    /// Starts the appliance of the given run with the package at hand, and no image.
+    ///
+    /// # Errors
+    /// As [`Stage::bare`].
+    pub fn empty(lab: Lab) -> Result<Self> {
+        let payload = Payload::new().file("sheath.deb", package()?);
+        Self::with(lab, &payload)
+    }
+
+    fn with(lab: Lab, payload: &Payload) -> Result<Self> {
+        let appliance = timed("appliance: restored", || Appliance::booted(&lab, payload))?;
         Ok(Self { appliance, lab })
     }
 
@@ -134,6 +144,12 @@ impl Stage {
         });
         waited.map_err(|error| Error::new(error.to_string(), last.to_string()))
     }
+}
+
+/// Returns the package that `SHEATH_DEB` names.
+fn package() -> Result<PathBuf> {
+    let deb = std::env::var_os("SHEATH_DEB").map(PathBuf::from).filter(|path| path.exists());
+    deb.ok_or_else(|| Error::new("find the package", "run it through make, or set SHEATH_DEB"))
 }
 
 /// Chooses the image from the menu on the blade's console: it stands right above "wait", which is preselected.
