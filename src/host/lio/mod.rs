@@ -94,6 +94,8 @@ pub struct Lio {
     fresh: Fresh,
     /// LIO was there once. A module that goes later is told by the verb that misses it.
     was_there: AtomicBool,
+    /// The last new backstore claimed a larger optimal transfer than is sane.
+    lowered: AtomicBool,
 }
 
 impl Lio {
@@ -106,6 +108,7 @@ impl Lio {
             keys,
             fresh: Fresh::default(),
             was_there: AtomicBool::new(false),
+            lowered: AtomicBool::new(false),
         }
     }
 

@@ -3,7 +3,10 @@
 //! A backstore's attributes go out after its `enable`: on Linux 6.1 writing `emulate_tpu` before it is a kernel oops.
 //! Everything that is not in a table keeps the kernel's default.
 
-use std::io;
+use std::{
+    io,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use super::backstore::exports;
 use crate::{
@@ -114,12 +117,20 @@ pub(super) fn apply_backstore(device: &Node) -> Result<Changed> {
 }
 
 /// Gives a backstore that was just enabled, and that nothing exports, our profile.
-pub(super) fn apply_to_new_backstore(device: &Node) -> Result<()> {
+///
+/// `lowered` remembers whether the last one claimed too much: volumes of one pool have the limits of its disks, so the next
+/// one does as well, and is not asked. Where that is wrong the kernel says so.
+pub(super) fn apply_to_new_backstore(device: &Node, lowered: &AtomicBool) -> Result<()> {
     for (attribute, rule) in &BACKSTORE {
         match rule {
-            Rule::OneWhereDiscard => write_if_supported(device, attribute)?,
-            Rule::AtMost(max) => lower(device, attribute, *max)?,
-        };
+            Rule::OneWhereDiscard => drop(write_if_supported(device, attribute)?),
+            Rule::AtMost(max) => {
+                let known = lowered.load(Ordering::Relaxed);
+                if !known || device.write(attribute, &max.to_string()).is_err() {
+                    lowered.store(lower(device, attribute, *max)?, Ordering::Relaxed);
+                }
+            }
+        }
     }
     Ok(())
 }
@@ -210,6 +221,20 @@ mod tests {
             apply_backstore(&device).unwrap();
             assert_eq!(device.read("attrib/optimal_sectors").unwrap(), then);
             assert!(backstore_holds(&device).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_new_backstore_is_like_the_last_one_or_is_asked() {
+        let (fake, lowered) = (Fake::new(), AtomicBool::new(false));
+        let device = fake.make_backstore();
+        for (claims, sane, again) in
+            [("256", "256", false), ("4294967288", "2048", true), ("4096", "2048", true)]
+        {
+            device.write("attrib/optimal_sectors", claims).unwrap();
+            apply_to_new_backstore(&device, &lowered).unwrap();
+            assert_eq!(device.read("attrib/optimal_sectors").unwrap(), sane);
+            assert_eq!(lowered.load(Ordering::Relaxed), again);
         }
     }
 
