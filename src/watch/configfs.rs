@@ -1,6 +1,6 @@
 //! Hand edits of LIO: who writes, links or removes below an export of ours, as inotify tells it.
 //!
-//! One inotify instance watches the folders of every served export that hold what we set ([`lio::folders`]). Events are
+//! One inotify instance watches the folders of every served export that hold what we set ([`folders`]). Events are
 //! folded per blade for a moment, since one targetcli command makes several edits, and told as one
 //! [`WatchEvent::Touched`]. It does not say who did it: our own steps are told too, and whoever looks finds nothing to
 //! do then. Looking itself only reads, which is not told, so nothing goes round in circles.
