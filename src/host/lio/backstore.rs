@@ -36,7 +36,7 @@ impl Lio {
                     return complete(&device, backstore, path);
                 }
                 enable(&device, backstore, path)?;
-                profile::apply_to_new_backstore(&device, &self.lowered)?;
+                profile::apply_to_new_backstore(&device, &self.claims)?;
                 self.fresh.made_backstore(backstore.volume);
                 Ok(Changed::Changed)
             },

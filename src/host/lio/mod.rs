@@ -68,7 +68,7 @@ pub use acl::Acl;
 pub use folders::{FOLDERS, folders};
 pub use refused::Hint;
 
-use self::fresh::Fresh;
+use self::{fresh::Fresh, profile::Claims};
 use super::{configfs::Node, keys::MasterKey};
 use crate::{
     error::{Error, Kind, Result},
@@ -94,8 +94,7 @@ pub struct Lio {
     fresh: Fresh,
     /// LIO was there once. A module that goes later is told by the verb that misses it.
     was_there: AtomicBool,
-    /// The last new backstore claimed a larger optimal transfer than is sane.
-    lowered: AtomicBool,
+    claims: Claims,
 }
 
 impl Lio {
@@ -108,7 +107,7 @@ impl Lio {
             keys,
             fresh: Fresh::default(),
             was_there: AtomicBool::new(false),
-            lowered: AtomicBool::new(false),
+            claims: Claims::default(),
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicU8, Ordering},
 };
 
 use super::backstore::exports;
@@ -116,18 +116,30 @@ pub(super) fn apply_backstore(device: &Node) -> Result<Changed> {
     Ok(Changed::from_bool(changed))
 }
 
+/// What the last new backstore claimed as its optimal transfer. Volumes of one pool have the limits of its disks, so the next
+/// one claims the same and is not asked; a backstore that was there already always is.
+#[derive(Debug, Default)]
+pub(super) struct Claims(AtomicU8);
+
+const UNKNOWN: u8 = 0;
+const SANE: u8 = 1;
+const TOO_LARGE: u8 = 2;
+
 /// Gives a backstore that was just enabled, and that nothing exports, our profile.
-///
-/// `lowered` remembers whether the last one claimed too much: volumes of one pool have the limits of its disks, so the next
-/// one does as well, and is not asked. Where that is wrong the kernel says so.
-pub(super) fn apply_to_new_backstore(device: &Node, lowered: &AtomicBool) -> Result<()> {
+pub(super) fn apply_to_new_backstore(device: &Node, claims: &Claims) -> Result<()> {
     for (attribute, rule) in &BACKSTORE {
         match rule {
             Rule::OneWhereDiscard => drop(write_if_supported(device, attribute)?),
             Rule::AtMost(max) => {
-                let known = lowered.load(Ordering::Relaxed);
-                if !known || device.write(attribute, &max.to_string()).is_err() {
-                    lowered.store(lower(device, attribute, *max)?, Ordering::Relaxed);
+                let known = match claims.0.load(Ordering::Relaxed) {
+                    UNKNOWN => false,
+                    SANE => true,
+                    // Where the kernel refuses, this one is not like the last.
+                    _ => device.write(attribute, &max.to_string()).is_ok(),
+                };
+                if !known {
+                    let now = if lower(device, attribute, *max)? { TOO_LARGE } else { SANE };
+                    claims.0.store(now, Ordering::Relaxed);
                 }
             }
         }
@@ -225,16 +237,16 @@ mod tests {
     }
 
     #[test]
-    fn a_new_backstore_is_like_the_last_one_or_is_asked() {
-        let (fake, lowered) = (Fake::new(), AtomicBool::new(false));
+    fn a_new_backstore_is_taken_to_be_like_the_last_one() {
+        let fake = Fake::new();
         let device = fake.make_backstore();
-        for (claims, sane, again) in
-            [("256", "256", false), ("4294967288", "2048", true), ("4096", "2048", true)]
-        {
-            device.write("attrib/optimal_sectors", claims).unwrap();
-            apply_to_new_backstore(&device, &lowered).unwrap();
-            assert_eq!(device.read("attrib/optimal_sectors").unwrap(), sane);
-            assert_eq!(lowered.load(Ordering::Relaxed), again);
+        for (claimed, sane) in [("4294967288", "2048"), ("256", "256")] {
+            let claims = Claims::default();
+            for _ in 0..2 {
+                device.write("attrib/optimal_sectors", claimed).unwrap();
+                apply_to_new_backstore(&device, &claims).unwrap();
+                assert_eq!(device.read("attrib/optimal_sectors").unwrap(), sane);
+            }
         }
     }
 
