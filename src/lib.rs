@@ -55,10 +55,10 @@
 //! | wish, observation, step | what should be, what is, one idempotent act between them |
 //! | held step | one that would end a blade's session: it waits until the blade is off, or for consent |
 //! | drift | what somebody else changed in an export of ours |
+//! | foreign | a target that is not below our IQN prefix: left alone, unless the operator gives it to us (`sheath adopt`) |
 //! | stray | something in a target of ours that nobody wished for |
 //! | quarantine | a subject whose job hangs in the kernel: named, left alone, taken up again when it comes back |
 //! | lane | a thread that carries jobs out |
-//! | quarantine | a subject whose job has not come back within its deadline: it gets no other until it does |
 //! | moment | a point of a boot that is timed: seen, DHCP, script, choice, … |
 //! | hand-over | the seconds in which a blade has two sessions: iPXE's, and its operating system's |
 //! | refusal | a login that LIO refused, with its cause |

@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Iqn, LvName, PoolUsage, PortName, Portal, Stray, Volume};
+use crate::model::{Bytes, Iqn, LvName, PoolUsage, PortName, Portal, Stray, Volume};
 
 /// All volumes of ours in the pool's volume group, by name.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -148,6 +148,47 @@ pub struct Session {
     pub kind: SessionKind,
     /// LIO's session id, new at each login.
     pub id: u32,
+}
+
+/// A target that is not ours, looked at by somebody who wants to take it over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedForeign {
+    /// The target's name.
+    pub target: Iqn,
+    /// Its TPGs' folders.
+    pub tpgs: Vec<String>,
+    /// Its LUNs, of all TPGs.
+    pub luns: Vec<ForeignLun>,
+    /// The initiators that are logged in.
+    pub logged_in: Vec<String>,
+}
+
+/// A LUN of such a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignLun {
+    /// The folder of the backstore's HBA, such as `iblock_3` or `fileio_0`.
+    pub hba: String,
+    /// The backstore's name in that folder.
+    pub backstore: String,
+    /// The backstore's `udev_path`: text that somebody wrote.
+    pub device: PathBuf,
+    /// Major and minor number of the block device that it really holds.
+    pub number: Option<(u32, u32)>,
+    /// The LUNs of all targets that lead to the backstore, this one among them.
+    pub exports: Vec<String>,
+    /// The logical volume with that number, where there is one in our volume group.
+    pub volume: Option<ForeignVolume>,
+}
+
+/// A logical volume behind a foreign LUN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignVolume {
+    /// Its name.
+    pub lv: LvName,
+    /// Its size.
+    pub size: Bytes,
+    /// Whether it is a thin volume of our pool.
+    pub in_pool: bool,
 }
 
 /// One line of `sheath targets`.

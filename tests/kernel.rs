@@ -8,6 +8,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::disallowed_methods, reason = "tests drive the guest's own tools and wait for its devices")]
 
+#[path = "kernel/adopt.rs"]
+mod adopt;
 #[path = "kernel/blade.rs"]
 mod blade;
 #[path = "kernel/conformance.rs"]

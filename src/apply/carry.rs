@@ -57,6 +57,10 @@ pub(super) fn carry(host: &dyn Host, job: Job, begin: &mut Begin<'_>) -> Report 
             .inspect_err(|_| drop(step(host, &Step::RemoveVolume { volume }, begin))),
         Work::Steps(steps) => run(host, &steps, &mut report, begin),
         Work::Ask(question) => begin(Doing::Look).map(|()| question(host)).map_err(unstepped),
+        Work::Survey(target) => begin(Doing::Look)
+            .and_then(|()| host.foreign(&target))
+            .map(|found| report.foreign = Some(found))
+            .map_err(unstepped),
         Work::Look { wish, volumes, edits } => {
             let outcome = look(host, (&wish, &volumes), edits, &mut report, begin);
             report.wish = Some(wish);

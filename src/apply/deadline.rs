@@ -55,6 +55,7 @@ fn of_step(step: &Step) -> Duration {
         Step::Clone { .. }
         | Step::Activate { .. }
         | Step::Grow { .. }
+        | Step::TakeOver { .. }
         | Step::Tag { .. }
         | Step::RemoveVolume { .. }
         | Step::CreateImage { .. }
@@ -72,6 +73,7 @@ fn of_step(step: &Step) -> Duration {
         | Step::Enable { .. }
         | Step::Disable { .. }
         | Step::DropSession { .. }
+        | Step::RemoveForeign { .. }
         | Step::RemoveAcl { .. }
         | Step::RemoveTarget { .. }
         | Step::RemoveBackstore { .. } => LIO,

@@ -29,8 +29,8 @@ pub use look::HandEdits;
 use crate::{
     error::Error,
     host::Host,
-    model::{BladeId, Difference, ImageName, VolumeId},
-    observed::Volumes,
+    model::{BladeId, Difference, ImageName, Iqn, VolumeId},
+    observed::{ObservedForeign, Volumes},
     plan::{Changed, Step},
     policy::{BladeWish, MakeWish, chassis::ChassisWish},
 };
@@ -97,6 +97,8 @@ pub enum Work {
     Steps(Vec<Step>),
     /// Ask the host something, off the main thread.
     Ask(Question),
+    /// Look at a foreign target that somebody wants to take over.
+    Survey(Iqn),
     /// Look whether one blade's export is still as it was made, and tell what is not.
     Look {
         /// The wish, which was carried out before.
@@ -139,6 +141,8 @@ pub struct Report {
     pub elapsed: Duration,
     /// What somebody else had changed, where the job was a look.
     pub drift: Vec<Difference>,
+    /// The foreign target, where the job was to look at one.
+    pub foreign: Option<ObservedForeign>,
     /// Whether it has ended, and in time.
     pub ending: Ending,
 }
@@ -176,6 +180,7 @@ impl Report {
             wish: None,
             held: vec![],
             drift: vec![],
+            foreign: None,
             failure: None,
             elapsed: Duration::ZERO,
             ending: Ending::default(),

@@ -17,8 +17,13 @@ fn sim() -> Sim {
 
 fn install(host: &Sim) -> Job {
     let mut blade = Blade::new(sample::slot(1));
-    blade.grant =
-        Some(Grant { image: sample::image(), volume: VolumeId(9 << 100), by: GrantedBy::Console, at: 1 });
+    blade.grant = Some(Grant {
+        image: sample::image(),
+        volume: VolumeId(9 << 100),
+        by: GrantedBy::Console,
+        at: 1,
+        from: None,
+    });
     let wish = Box::new(policy::wish(&sample::config(), sample::blade_id(1), &blade).unwrap());
     let volumes = host.volumes().unwrap();
     Job {

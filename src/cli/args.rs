@@ -10,7 +10,7 @@ use clap_complete::Shell;
 use crate::{
     config::parse_address,
     control::api::SOCKET,
-    model::{BladeId, Bytes, Growth, ImageName, PortName, Slot, VgName},
+    model::{BladeId, Bytes, Growth, ImageName, Iqn, PortName, Slot, VgName},
 };
 
 /// Where the configuration is.
@@ -96,6 +96,13 @@ pub enum Command {
     /// Close a session
     #[command(subcommand)]
     Session(SessionVerb),
+    /// Make the volume of a target that is not ours the disk of a blade
+    ///
+    /// For a target that was made by hand, with targetcli for example, and serves one thin volume of the appliance's pool.
+    /// The plan is shown first. The foreign target and its backstore are removed, the volume is renamed and keeps its data, and
+    /// the blade boots from a target of ours from then on: with the initiator name and the CHAP credentials that the agent
+    /// hands out. Nobody may be logged in meanwhile.
+    Adopt(AdoptArgs),
     /// Show what the agent would change now; changes nothing
     Plan,
     /// Show what happened, and what happens
@@ -242,6 +249,29 @@ pub struct ImportArgs {
     /// Return as soon as the agent has begun
     #[arg(long)]
     pub no_wait: bool,
+}
+
+/// `sheath adopt`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct AdoptArgs {
+    /// The target's name, as 'sheath targets' shows it
+    #[arg(value_name = "IQN")]
+    pub target: Iqn,
+    /// The slot that the disk belongs to from then on
+    #[arg(long, value_name = "N")]
+    pub slot: Slot,
+    /// The blade, if it was not seen in the slot yet: its MAC address
+    #[arg(long, value_name = "MAC")]
+    pub blade: Option<BladeId>,
+    /// What the disk is said to come from; there need not be an image of this name
+    #[arg(long, value_name = "NAME", default_value = "adopted")]
+    pub image: ImageName,
+    /// Show what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
 }
 
 /// What can be done with one session.

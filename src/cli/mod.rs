@@ -4,6 +4,7 @@
 //! and `human` turn views into text. Nothing is decided here: the agent decides, the command line asks and shows.
 //! `setup` is the exception: it prepares a machine on which no agent runs yet.
 
+mod adopt;
 pub mod args;
 mod ask;
 mod blades;
@@ -73,6 +74,7 @@ fn run(session: &mut Session<'_>, command: Command) -> Result<()> {
         Command::Targets => targets::list(session),
         Command::Sessions => sessions::list(session),
         Command::Session(SessionVerb::Drop { slot, yes }) => sessions::close(session, slot, yes),
+        Command::Adopt(args) => adopt::adopt(session, &args),
         Command::Plan => plan::show(session),
         Command::Events(events) => events::run(session, &events),
         Command::Config(ConfigVerb::Check { file }) => config::check(session, &file),

@@ -14,7 +14,7 @@ pub(super) fn print(session: &mut Session<'_>, plan: &[PlanView]) -> Result<()> 
     session.answer(plan, text)
 }
 
-fn text(plan: &[PlanView], session: &Session<'_>) -> String {
+pub(super) fn text(plan: &[PlanView], session: &Session<'_>) -> String {
     let mut text = String::new();
     for view in
         plan.iter().filter(|view| !view.steps.is_empty() || !view.held.is_empty() || view.problem.is_some())

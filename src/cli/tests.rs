@@ -11,7 +11,7 @@ use super::{
     session::Session,
 };
 use crate::{
-    control::api::{ImportRequest, Reply, Request},
+    control::api::{Adopt, ImportRequest, Reply, Request},
     error::{Error, Kind, Result},
     host::{self, Counters, DiskCounters, SessionKind, TargetSummary},
     model::{Bytes, Firmware, Hardware, PoolUsage, Stray, VolumeId},
@@ -45,7 +45,9 @@ impl Ask for Agent {
             Request::Blades => Reply::Blades(blades()),
             Request::Images => Reply::Images(images()),
             Request::Targets => Reply::Targets(targets()),
-            Request::Plan | Request::Grow { dry_run: true, .. } => Reply::Plan(plan()),
+            Request::Plan
+            | Request::Grow { dry_run: true, .. }
+            | Request::Adopt(Adopt { dry_run: true, .. }) => Reply::Plan(plan()),
             Request::Sessions => Reply::Sessions(sessions()),
             Request::ImportProgress { .. } => Reply::ImportProgress(self.progress.borrow_mut().remove(0)),
             Request::RemoveImage { .. } => {
@@ -336,6 +338,14 @@ fn verbs_ask_for_what_was_said() {
         ("image unpublish debian13", r#"{"request":"publish","name":"debian13","published":false}"#),
         ("reload", r#"{"request":"reload"}"#),
         ("session drop 1 --yes", r#"{"request":"drop-session","slot":"1"}"#),
+        (
+            "adopt iqn.2003-01.org.linux-iscsi:x --slot 3 --blade 52:54:00:12:34:56 --yes",
+            r#"{"request":"adopt","target":"iqn.2003-01.org.linux-iscsi:x","slot":"3","blade":"b-525400123456","image":"adopted","dry_run":false}"#,
+        ),
+        (
+            "adopt iqn.2003-01.org.linux-iscsi:x --slot 3 --dry-run",
+            r#"{"request":"adopt","target":"iqn.2003-01.org.linux-iscsi:x","slot":"3","blade":null,"image":"adopted","dry_run":true}"#,
+        ),
         ("blade grow 1 +10GiB", r#"{"request":"grow","slot":"1","size":"+10GiB","dry_run":false}"#),
         ("blade grow 1 40G --dry-run", r#"{"request":"grow","slot":"1","size":"40GiB","dry_run":true}"#),
     ] {
@@ -370,6 +380,23 @@ fn consent_names_what_is_lost_and_anything_but_yes_is_no() {
         assert!(ran.err.starts_with(
             "Delete the 20.0 GiB disk of 'web1' in slot 1 (b-525400123456, made from 'debian13', running) for good? [y/N] "
         ), "{}", ran.err);
+    }
+}
+
+#[test]
+fn a_foreign_target_is_taken_over_after_its_plan_was_shown_and_agreed_to() {
+    for (typed, goes_on) in [("y\n", true), ("n\n", false)] {
+        let agent = Agent::default();
+        let ran = run(&agent, "adopt iqn.2003-01.org.linux-iscsi:x --slot 3", Some(typed));
+        assert_eq!(ran.result.is_ok(), goes_on, "{typed:?}");
+        let asked = agent.asked.borrow();
+        let dry: Vec<_> = asked
+            .iter()
+            .map(|request| matches!(request, Request::Adopt(Adopt { dry_run: true, .. })))
+            .collect();
+        assert_eq!(dry, if goes_on { vec![true, false] } else { vec![true] });
+        let question = "Take 'iqn.2003-01.org.linux-iscsi:x' over as the disk of slot 3? [y/N] ";
+        assert!(ran.err.contains("  1. ") && ran.err.contains(question), "{}", ran.err);
     }
 }
 

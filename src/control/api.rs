@@ -19,6 +19,7 @@
 //! | `GET /v1/sessions` | [`Request::Sessions`] | [`Reply::Sessions`] |
 //! | `POST /v1/sessions/{slot}/drop` | [`Request::DropSession`] | [`Reply::Accepted`] |
 //! | `POST /v1/blades/{slot}/grow` | [`Request::Grow`] | [`Reply::Accepted`], or [`Reply::Plan`] for a dry run |
+//! | `POST /v1/adopt` | [`Request::Adopt`] | [`Reply::Accepted`], or [`Reply::Plan`] for a dry run |
 //! | `GET /v1/events` | – | a stream of server-sent events, each an [`EventView`] |
 //!
 //! A refusal is an HTTP status of 4xx or 5xx with a [`Refusal`] as its body.
@@ -27,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Kind},
-    model::{BladeId, Growth, ImageName, Slot},
+    model::{BladeId, Growth, ImageName, Iqn, Slot},
     status::{BladeView, EventView, ImageView, ImportProgress, PlanView, Sessions, Status, Targets},
 };
 
@@ -111,6 +112,26 @@ pub enum Request {
         /// Only say what would be done.
         dry_run: bool,
     },
+    /// Make a foreign target's volume the disk of a blade. The answer comes when it is.
+    Adopt(Adopt),
+}
+
+/// Which foreign target becomes whose disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adopt {
+    /// The foreign target.
+    pub target: Iqn,
+    /// The slot that the disk belongs to from then on.
+    pub slot: Slot,
+    /// The blade; `None` for the one that was seen in the slot.
+    #[serde(default)]
+    pub blade: Option<BladeId>,
+    /// What the disk is said to come from: a name for people and for its settings. There need not be such an image.
+    pub image: ImageName,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// What to import.

@@ -5,7 +5,7 @@
 use axum::http::Method;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::api::{ImportRequest, Reply, Request};
+use super::api::{Adopt, ImportRequest, Reply, Request};
 use crate::{
     error::{Error, Kind, Result},
     model::{BladeId, Growth, ImageName},
@@ -81,6 +81,7 @@ impl Request {
             Self::Reload => post("/v1/reload".to_owned(), NOTHING),
             Self::Sessions => get("/v1/sessions"),
             Self::DropSession { slot } => post(format!("/v1/sessions/{slot}/drop"), NOTHING),
+            Self::Adopt(adopt) => post("/v1/adopt".to_owned(), Some(adopt)),
             Self::Grow { slot, size, dry_run } => {
                 post(format!("/v1/blades/{slot}/grow"), Some(&GrowBody { size: *size, dry_run: *dry_run }))
             }
@@ -116,6 +117,7 @@ impl Request {
                 Ok(Self::Publish { name, published })
             }
             ("DELETE", ["v1", "images", name]) => Ok(Self::RemoveImage { name: name.parse()? }),
+            ("POST", ["v1", "adopt"]) => read(body).map(Self::Adopt),
             ("POST", ["v1", "reload"]) => Ok(Self::Reload),
             ("GET", ["v1", "sessions"]) => Ok(Self::Sessions),
             ("POST", ["v1", "sessions", slot, "drop"]) => Ok(Self::DropSession { slot: slot.parse()? }),
@@ -149,7 +151,7 @@ impl Request {
             | Self::RemoveImage { .. }
             | Self::Reload
             | Self::DropSession { .. } => true,
-            Self::Grow { dry_run, .. } => !dry_run,
+            Self::Grow { dry_run, .. } | Self::Adopt(Adopt { dry_run, .. }) => !dry_run,
         }
     }
 
@@ -167,7 +169,9 @@ impl Request {
             Self::Blades => answer(bytes).map(Reply::Blades),
             Self::Images => answer(bytes).map(Reply::Images),
             Self::Targets => answer(bytes).map(Reply::Targets),
-            Self::Plan | Self::Grow { dry_run: true, .. } => answer(bytes).map(Reply::Plan),
+            Self::Plan | Self::Grow { dry_run: true, .. } | Self::Adopt(Adopt { dry_run: true, .. }) => {
+                answer(bytes).map(Reply::Plan)
+            }
             Self::ImportProgress { .. } => answer(bytes).map(Reply::ImportProgress),
             Self::Install { .. }
             | Self::Release { .. }
@@ -178,9 +182,8 @@ impl Request {
             | Self::RemoveImage { .. }
             | Self::Reload
             | Self::DropSession { .. }
-            | Self::Grow { dry_run: false, .. } => {
-                answer(bytes).map(|Accepted { message }| Reply::Accepted { message })
-            }
+            | Self::Grow { dry_run: false, .. }
+            | Self::Adopt(_) => answer(bytes).map(|Accepted { message }| Reply::Accepted { message }),
             Self::Sessions => answer(bytes).map(Reply::Sessions),
         }
     }
@@ -230,7 +233,15 @@ pub(in crate::control) mod tests {
             Request::DropSession { slot: slot() },
             Request::Grow { slot: slot(), size: "+10GiB".parse().unwrap(), dry_run: false },
             Request::Grow { slot: slot(), size: "40GiB".parse().unwrap(), dry_run: true },
+            Request::Adopt(adopt(true)),
+            Request::Adopt(adopt(false)),
         ]
+    }
+
+    fn adopt(dry_run: bool) -> Adopt {
+        let target = "iqn.2003-01.org.linux-iscsi:disk7".parse().unwrap();
+        let blade = Some("b-525400123456".parse().unwrap());
+        Adopt { target, slot: "3".parse().unwrap(), blade, image: "debian12".parse().unwrap(), dry_run }
     }
 
     #[test]

@@ -19,7 +19,10 @@ use crate::{
     config::Config,
     error::{Error, Result},
     model::{Chap, Credentials, Difference, Export, Iqn, PortName, VolumeId},
-    observed::{Counters, LoginFailures, ObservedChassis, ObservedExport, Session, TargetSummary, Volumes},
+    observed::{
+        Counters, LoginFailures, ObservedChassis, ObservedExport, ObservedForeign, Session, TargetSummary,
+        Volumes,
+    },
     plan::{Changed, Step},
 };
 
@@ -103,6 +106,7 @@ impl Live {
             }
             Step::RemoveImage { image } => self.lvm.remove_image(image),
             Step::Grow { volume, size } => self.lvm.enlarge(*volume, *size),
+            Step::TakeOver { volume, lv, tags, .. } => self.lvm.take_over(lv, *volume, tags),
             Step::Announce { volume, properties } => self.udev.announce(*volume, properties),
             _ => return None,
         };
@@ -134,6 +138,7 @@ impl Live {
             Step::RemoveAcl { target, initiator } => self.lio.remove_acl(target, initiator),
             Step::RemoveTarget { target } => self.lio.remove_target(target),
             Step::RemoveBackstore { volume } => self.lio.remove_backstore(*volume),
+            Step::RemoveForeign { from } => self.lio.remove_foreign(from),
             Step::DropSession { target, initiator, session } => {
                 self.lio.drop_session(target, initiator, *session)
             }
@@ -181,6 +186,14 @@ impl Host for Live {
 
     fn targets(&self) -> Result<Vec<TargetSummary>> {
         self.lio.targets()
+    }
+
+    fn foreign(&self, target: &Iqn) -> Result<ObservedForeign> {
+        let mut found = self.lio.foreign(target)?;
+        for lun in &mut found.luns {
+            lun.volume = lun.number.map(|number| self.lvm.volume_at(number)).transpose()?.flatten();
+        }
+        Ok(found)
     }
 
     fn credentials(&self, volume: VolumeId, chap: Chap) -> Credentials {

@@ -20,14 +20,15 @@ pub mod sim;
 pub mod udev;
 
 pub use crate::observed::{
-    AuthState, Counters, DiskCounters, LoginFailures, MapState, ObservedAcl, ObservedBackstore,
-    ObservedExport, ObservedTarget, RefusalCause, Session, SessionKind, TargetSummary, Volumes,
+    AuthState, Counters, DiskCounters, ForeignLun, ForeignVolume, LoginFailures, MapState, ObservedAcl,
+    ObservedBackstore, ObservedExport, ObservedForeign, ObservedTarget, RefusalCause, Session, SessionKind,
+    TargetSummary, Volumes,
 };
 
 use std::path::PathBuf;
 
 use crate::{
-    error::Result,
+    error::{Error, Kind, Result},
     model::{Chap, Credentials, Difference, Export, Iqn, PortName, VolumeId},
     observed::ObservedChassis,
     plan::{Changed, Step},
@@ -64,6 +65,16 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// As [`Host::export`].
     fn targets(&self) -> Result<Vec<TargetSummary>>;
+
+    /// Returns what there is to know of a foreign target before it is taken over. A machine without foreign targets knows of
+    /// none.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`](crate::error::Kind::Missing) where there is no such target,
+    /// [`Kind::Exists`](crate::error::Kind::Exists) where it is ours.
+    fn foreign(&self, target: &Iqn) -> Result<ObservedForeign> {
+        Err(Error::new(Kind::Missing, format!("look at target '{target}': there is no such target")))
+    }
 
     /// Returns what the blade that owns this volume logs in with: derived, stored nowhere.
     fn credentials(&self, volume: VolumeId, chap: Chap) -> Credentials;

@@ -13,10 +13,10 @@ use std::{
 use crate::{
     error::{Error, Kind, Result},
     host::Host,
-    model::{Chap, Credentials, Iqn, PortName, Secret, Stray, VgName, VolumeId},
+    model::{Chap, Credentials, Iqn, LvName, PortName, Secret, Stray, VgName, VolumeId},
     observed::{
         AuthState, Counters, DiskCounters, LoginFailures, MapState, ObservedAcl, ObservedBackstore,
-        ObservedChassis, ObservedExport, ObservedTarget, Session, TargetSummary, Volumes,
+        ObservedChassis, ObservedExport, ObservedForeign, ObservedTarget, Session, TargetSummary, Volumes,
     },
     plan::{Changed, Step},
 };
@@ -36,6 +36,8 @@ pub struct Machine {
     pub chassis: ObservedChassis,
     /// What volumes' devices have counted.
     pub counted: BTreeMap<VolumeId, DiskCounters>,
+    /// Targets that can be looked at to be taken over.
+    pub foreign: BTreeMap<Iqn, ObservedForeign>,
     /// What targets have refused.
     pub refused: BTreeMap<Iqn, LoginFailures>,
 }
@@ -149,6 +151,11 @@ impl Host for Sim {
         Ok(machine.targets.iter().map(summary).collect())
     }
 
+    fn foreign(&self, target: &Iqn) -> Result<ObservedForeign> {
+        let found = self.state_for(target.as_str()).machine.foreign.get(target).cloned();
+        found.ok_or_else(|| missing(format!("target '{target}'")))
+    }
+
     fn credentials(&self, volume: VolumeId, _: Chap) -> Credentials {
         Credentials { user: format!("b-{volume}"), password: Secret::new("simulated".into()), mutual: None }
     }
@@ -209,6 +216,12 @@ impl Machine {
             Step::RemoveVolume { .. } | Step::CreateImage { .. } | Step::RemoveImage { .. } => {
                 self.volumes.after(step, vg);
             }
+            Step::TakeOver { volume, lv, .. } if !self.volumes.volumes.contains_key(&volume.lv_name()) => {
+                if self.foreign.values().any(|target| serves(target, lv)) {
+                    return Err(Error::new(Kind::Busy, format!("rename volume '{lv}': LIO holds it")));
+                }
+                self.volumes.after(step, vg);
+            }
             Step::Announce { volume, properties } if properties.is_empty() => {
                 self.properties.remove(volume);
             }
@@ -242,6 +255,9 @@ impl Machine {
                     return Err(Error::new(Kind::Busy, format!("remove target '{target}': it is enabled")));
                 }
                 self.targets.remove(target);
+            }
+            Step::RemoveForeign { from } => {
+                self.foreign.remove(&from.target);
             }
             Step::RemoveBackstore { volume } => {
                 let name = volume.lv_name().to_string();
@@ -330,6 +346,10 @@ impl Machine {
     fn target(&mut self, target: &Iqn) -> Result<&mut ObservedTarget> {
         self.targets.get_mut(target).ok_or_else(|| missing(format!("target '{target}'")))
     }
+}
+
+fn serves(target: &ObservedForeign, lv: &LvName) -> bool {
+    target.luns.iter().any(|lun| lun.volume.as_ref().is_some_and(|volume| volume.lv == *lv))
 }
 
 fn missing(what: String) -> Error {

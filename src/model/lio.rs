@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddrV4, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Iqn, VolumeId};
+use super::{Bytes, Iqn, LvName, VolumeId};
 
 /// An IP address and port that a target is reached at. IPv4: iPXE's iBFT holds nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -92,6 +92,25 @@ pub struct Export {
     pub portals: Vec<Portal>,
     /// CHAP, one-way or mutual. Never none.
     pub chap: Chap,
+}
+
+/// A target that is not ours and can be taken over: one LUN, on a thin volume of our pool.
+///
+/// Noted in the grant before anything of it is touched, so that a kill on the way loses nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForeignExport {
+    /// The target's name.
+    pub target: Iqn,
+    /// The number of the backstore's HBA, `core/iblock_<N>`.
+    pub hba: u32,
+    /// The backstore's name in that folder.
+    pub backstore: String,
+    /// The backstore's `udev_path`.
+    pub device: PathBuf,
+    /// The logical volume behind it.
+    pub lv: LvName,
+    /// The volume's size.
+    pub size: Bytes,
 }
 
 /// Something in a target of ours that nobody wished for: by hand, or from an older configuration. Names are configfs's.

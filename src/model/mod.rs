@@ -17,7 +17,7 @@ pub use blade::{BladeId, Firmware, Hardware, Slot};
 pub use bytes::{Bytes, Growth};
 pub use difference::{Difference, Part};
 pub use iqn::Iqn;
-pub use lio::{Backstore, Chap, Export, NopIn, Portal, Stray};
+pub use lio::{Backstore, Chap, Export, ForeignExport, NopIn, Portal, Stray};
 pub use mac::Mac;
 pub use names::{Hostname, ImageName, LvName, PortName, VgName};
 pub use profile::{DiskGuid, ExtraPartition, Layout, PartitionKind, Seed};

@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Kind, Result},
     model::{Role, Tag, Volume, VolumeId, VolumeState},
     observed::{ObservedExport, ObservedTarget, Volumes},
-    plan::{Plan, Step, export::change, volume::clone_steps},
+    plan::{Plan, Step, adopt::take_over, export::change, volume::clone_steps},
     policy::{BladeWish, DiskWish, MakeWish},
 };
 
@@ -104,6 +104,9 @@ fn unexport(wish: &BladeWish, volume: VolumeId, export: &ObservedExport) -> Vec<
 fn volume_steps(disk: &DiskWish, found: Option<&Volume>, volumes: &Volumes) -> Result<Vec<Step>> {
     let id = disk.export.backstore.volume;
     match (found, &disk.make) {
+        (None, None) if disk.adopt.is_some() => {
+            Ok(disk.adopt.iter().flat_map(|adopt| take_over(id, adopt)).collect())
+        }
         (None, None) => {
             Err(Error::new(Kind::Missing, format!("serve volume '{id}': it is not in the volume group")))
         }

@@ -14,6 +14,7 @@ impl Volumes {
         let lv = match step {
             Step::Clone { volume, .. }
             | Step::Activate { volume }
+            | Step::TakeOver { volume, .. }
             | Step::Grow { volume, .. }
             | Step::Tag { volume, .. }
             | Step::RemoveVolume { volume } => volume.lv_name(),
@@ -23,7 +24,9 @@ impl Volumes {
             _ => return None,
         };
         match step {
-            Step::Clone { size, tags, .. } => self.cloned(&lv, *size, tags, vg),
+            Step::Clone { size, tags, .. } | Step::TakeOver { size, tags, .. } => {
+                self.cloned(&lv, *size, tags, vg)
+            }
             Step::Activate { .. } => drop(self.volumes.get_mut(&lv).map(|found| found.active = true)),
             Step::Grow { size, .. } => {
                 if let Some(found) = self.volumes.get_mut(&lv) {

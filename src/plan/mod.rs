@@ -3,6 +3,7 @@
 //! Start-up, recovery after a crash, a hand edit and a new configuration all come through here: what is not true yet
 //! becomes a step, what is true becomes none. `sheath plan` prints the same steps that `apply` would run.
 
+mod adopt;
 mod chassis;
 mod disk;
 mod drift;
@@ -11,6 +12,7 @@ mod export;
 mod step;
 mod volume;
 
+pub use adopt::adopt;
 pub use chassis::chassis;
 pub use disk::{blade, undo};
 pub use drift::{drift, leaving};

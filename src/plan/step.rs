@@ -8,7 +8,8 @@ use std::{collections::BTreeMap, fmt, net::Ipv4Addr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Backstore, Bytes, Chap, ImageName, Iqn, Layout, NopIn, PortName, Portal, Seed, Stray, Tag, VolumeId,
+    Backstore, Bytes, Chap, ForeignExport, ImageName, Iqn, Layout, LvName, NopIn, PortName, Portal, Seed,
+    Stray, Tag, VolumeId,
 };
 
 /// One idempotent step.
@@ -197,6 +198,22 @@ pub enum Step {
         /// LIO's id of the session: a later one is another, and stays.
         session: u32,
     },
+    /// A target that is not ours is gone, its backstore with it; the volume stays. With the operator's consent.
+    RemoveForeign {
+        /// The target, as it was when the operator consented: another one of that name stays.
+        from: ForeignExport,
+    },
+    /// The volume is what was another logical volume of the pool: renamed, tagged, active.
+    TakeOver {
+        /// The blade's disk.
+        volume: VolumeId,
+        /// The name that it had.
+        lv: LvName,
+        /// Its size, which stays.
+        size: Bytes,
+        /// Its tags: it has them before it has its new name.
+        tags: Vec<Tag>,
+    },
     /// The volume is at least so large.
     Grow {
         /// The clone.
@@ -228,7 +245,10 @@ impl Step {
     pub fn console_word(&self) -> &'static str {
         match self {
             Self::Bridge { .. } | Self::Port { .. } | Self::ServiceFile { .. } => "preparing network",
-            Self::Clone { .. } | Self::Activate { .. } => "preparing disk",
+            Self::Clone { .. }
+            | Self::Activate { .. }
+            | Self::RemoveForeign { .. }
+            | Self::TakeOver { .. } => "preparing disk",
             Self::CreateImage { .. } | Self::FinishImage { .. } => "preparing image",
             Self::RemoveImage { .. } => "removing image",
             Self::Partition { .. } => "partitioning disk",
@@ -276,19 +296,13 @@ impl fmt::Display for Step {
                 write!(f, "volume '{volume}' carries the seed of '{}'", seed.hostname)
             }
             Self::Tag { volume, add, remove } => {
-                write!(f, "volume '{volume}' is tagged")?;
-                add.iter().try_for_each(|tag| write!(f, " +{tag}"))?;
-                remove.iter().try_for_each(|tag| write!(f, " -{tag}"))
+                write!(f, "volume '{volume}' is tagged{}{}", tags('+', add), tags('-', remove))
             }
             Self::CreateImage { image, size } => {
                 write!(f, "image '{image}' has a volume of {}", size.human())
             }
             Self::FinishImage { image, published } => {
-                write!(
-                    f,
-                    "image '{image}' is whole and {}",
-                    if *published { "published" } else { "not published" }
-                )
+                write!(f, "image '{image}' is whole and {}published", if *published { "" } else { "not " })
             }
             Self::RemoveImage { image } => write!(f, "image '{image}' is gone"),
             Self::RemoveVolume { volume } => write!(f, "volume '{volume}' is gone"),
@@ -308,7 +322,19 @@ impl fmt::Display for Step {
             Self::DropSession { target, initiator, session } => {
                 write!(f, "session {session} of '{initiator}' with '{target}' is gone")
             }
+            Self::RemoveForeign { from } => {
+                let ForeignExport { target, backstore, lv, .. } = from;
+                write!(f, "foreign target '{target}' and its backstore '{backstore}' are gone, '{lv}' stays")
+            }
+            Self::TakeOver { volume, lv, tags: all, .. } => {
+                write!(f, "volume '{volume}' is what was '{lv}', tagged{}", tags('+', all))
+            }
             Self::Grow { volume, size } => write!(f, "volume '{volume}' has {} at least", size.human()),
         }
     }
+}
+
+/// Returns the tags as words behind a sign: added or removed.
+fn tags(sign: char, tags: &[Tag]) -> String {
+    tags.iter().map(|tag| format!(" {sign}{tag}")).collect()
 }

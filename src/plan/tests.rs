@@ -89,7 +89,7 @@ fn prepared(situation: &Situation) -> (Sim, BladeWish) {
 }
 
 fn grant(volume: VolumeId) -> Grant {
-    Grant { image: sample::image(), volume, by: GrantedBy::Console, at: 1 }
+    Grant { image: sample::image(), volume, by: GrantedBy::Console, at: 1, from: None }
 }
 
 /// Returns the wish of the same blade once its volumes have been learnt.

@@ -12,8 +12,8 @@ use crate::{
     config::Config,
     error::Result,
     model::{
-        Backstore, BladeId, Bytes, DiskGuid, Export, Hostname, ImageName, Iqn, Layout, LvName, Seed, Slot,
-        VolumeId,
+        Backstore, BladeId, Bytes, DiskGuid, Export, ForeignExport, Hostname, ImageName, Iqn, Layout, LvName,
+        Seed, Slot, Tag, VolumeId,
     },
     roster::{Blade, Grant},
 };
@@ -40,10 +40,21 @@ pub struct BladeWish {
 pub struct DiskWish {
     /// How it is made, where a grant allows that; without one a missing volume stays missing and is reported.
     pub make: Option<MakeWish>,
+    /// The foreign target that it is taken over from, where a grant allows that.
+    pub adopt: Option<AdoptWish>,
     /// How LIO serves it.
     pub export: Export,
     /// What udev is told.
     pub properties: BTreeMap<String, String>,
+}
+
+/// How a foreign target's volume becomes a blade's disk. Nothing is written to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdoptWish {
+    /// What has to go, and the volume.
+    pub from: ForeignExport,
+    /// The tags that make the volume the blade's.
+    pub tags: Vec<Tag>,
 }
 
 /// How a volume is made.
@@ -97,6 +108,7 @@ pub fn wish(config: &Config, id: BladeId, blade: &Blade) -> Result<BladeWish> {
         (Some(grant), _) => Some(granted_disk(config, id, blade, grant)?),
         (None, Some(disk)) => Some(DiskWish {
             make: None,
+            adopt: None,
             export: export(config, (id, disk.slot), disk.volume)?,
             properties: properties(id, disk.slot, &disk.image),
         }),
@@ -113,6 +125,16 @@ pub fn wish(config: &Config, id: BladeId, blade: &Blade) -> Result<BladeWish> {
 }
 
 fn granted_disk(config: &Config, id: BladeId, blade: &Blade, grant: &Grant) -> Result<DiskWish> {
+    let disk = DiskWish {
+        make: None,
+        adopt: None,
+        export: export(config, (id, blade.slot), grant.volume)?,
+        properties: properties(id, blade.slot, &grant.image),
+    };
+    if let Some(from) = &grant.from {
+        let tags = vec![Tag::Image(grant.image.clone()), Tag::Blade(id), Tag::Slot(blade.slot)];
+        return Ok(DiskWish { adopt: Some(AdoptWish { from: from.clone(), tags }), ..disk });
+    }
     let profile = config.profile_of(&grant.image);
     let hostname = hostname_of(config, id, blade.slot);
     let seed = Seed {
@@ -123,11 +145,8 @@ fn granted_disk(config: &Config, id: BladeId, blade: &Blade, grant: &Grant) -> R
         user_data: profile.user_data,
     };
     let owner = Some((id, blade.slot, seed));
-    Ok(DiskWish {
-        make: Some(MakeWish { owner, ..make(config, &grant.image, grant.volume) }),
-        export: export(config, (id, blade.slot), grant.volume)?,
-        properties: properties(id, blade.slot, &grant.image),
-    })
+    let make = MakeWish { owner, ..make(config, &grant.image, grant.volume) };
+    Ok(DiskWish { make: Some(make), ..disk })
 }
 
 /// Returns how a clone of the image is made that is nobody's yet.

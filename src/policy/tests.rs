@@ -64,7 +64,13 @@ fn only_a_grant_makes_a_volume() {
     blade.disk = Some(disk(1));
     let known = wish(&config, id, &blade).unwrap().disk.unwrap();
     assert_eq!(known.make, None);
-    blade.grant = Some(Grant { image: sample::image(), volume: VolumeId(9), by: GrantedBy::Operator, at: 1 });
+    blade.grant = Some(Grant {
+        image: sample::image(),
+        volume: VolumeId(9),
+        by: GrantedBy::Operator,
+        at: 1,
+        from: None,
+    });
     let granted = wish(&config, id, &blade).unwrap().disk.unwrap();
     assert_eq!(granted.export.backstore.volume, VolumeId(9));
     assert_eq!(granted.make.unwrap().owner.unwrap().0, id);

@@ -25,7 +25,7 @@ pub use presence::{Presence, Stranger};
 pub use saved::Saved;
 
 use crate::{
-    model::{BladeId, Hardware, ImageName, Role, Slot, Volume, VolumeId, VolumeState},
+    model::{BladeId, ForeignExport, Hardware, ImageName, Role, Slot, Volume, VolumeId, VolumeState},
     observed::{Session, SessionKind, Volumes},
     status::{BladePhase, Millis, Moment},
 };
@@ -53,6 +53,9 @@ pub struct Grant {
     pub by: GrantedBy,
     /// When.
     pub at: Millis,
+    /// The foreign target whose volume the disk will be, where it is not made from the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<ForeignExport>,
 }
 
 /// A disk that is a blade's.

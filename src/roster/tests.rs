@@ -27,7 +27,7 @@ fn volumes(state: VolumeState, blade: BladeId, volume: VolumeId, at: Slot) -> Vo
 
 fn granted(roster: &mut Roster, blade: BladeId, volume: VolumeId) {
     let image = "debian13".parse().unwrap();
-    let grant = Grant { image, volume, by: GrantedBy::Console, at: 5 };
+    let grant = Grant { image, volume, by: GrantedBy::Console, at: 5, from: None };
     roster.blades.get_or_new(blade, slot(1)).grant = Some(grant);
 }
 

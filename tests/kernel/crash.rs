@@ -15,6 +15,7 @@ use sheath::{
 };
 
 use crate::{
+    adopt,
     blade::{Blade, MIB, ROOT, said},
     guest::{Disk, alone},
     hand::HandMade,
@@ -31,7 +32,12 @@ fn subjects() -> Subjects {
 }
 
 fn wish_of(subjects: &Subjects, work: &str) -> BladeWish {
-    if work == "create" { subjects.granted() } else { subjects.released() }
+    match work {
+        "create" => subjects.granted(),
+        "release" => subjects.released(),
+        "adopt" => subjects.adopting(adopt::given()),
+        other => panic!("no such work: {other}"),
+    }
 }
 
 #[test]
@@ -39,7 +45,7 @@ fn wish_of(subjects: &Subjects, work: &str) -> BladeWish {
 fn child_carries_out_a_plan_until_it_is_killed() {
     let Ok(order) = env::var(ORDER) else { return };
     let (work, victim) = order.split_once(':').unwrap();
-    let subjects = subjects();
+    let subjects = if work == "adopt" { adopt::subjects() } else { subjects() };
     let report = subjects.carry_out(wish_of(&subjects, work), |step| {
         if word(step) == victim {
             kill(Pid::this(), Signal::SIGKILL).unwrap();
@@ -78,7 +84,7 @@ fn census() -> String {
 ///
 /// After each kill the rest must be what the whole plan had from there; only what cannot be read back (partitions and
 /// seed of a half-made volume) may be said again.
-fn kill_before_every_step(subjects: &Subjects, work: &str) -> Vec<String> {
+pub(crate) fn kill_before_every_step(subjects: &Subjects, work: &str) -> Vec<String> {
     let wish = wish_of(subjects, work);
     let rest = || subjects.steps(&wish).iter().map(word).collect::<Vec<_>>();
     let whole = rest();
@@ -95,9 +101,9 @@ fn kill_before_every_step(subjects: &Subjects, work: &str) -> Vec<String> {
     whole
 }
 
-/// Steps of a removal that look for themselves whether there is anything to do.
+/// Steps that look for themselves whether there is anything to do.
 fn undone_by_itself(word: &str) -> bool {
-    matches!(word, "remove-backstore" | "announce")
+    matches!(word, "remove-backstore" | "announce" | "remove-foreign")
 }
 
 fn assert_no_half_made_target_is_enabled(subjects: &Subjects, wish: &BladeWish) {

@@ -4,7 +4,7 @@ use sheath::{
     apply::{Job, Report, Subject, Work, blade_plan, carry_out},
     config::{self, Config, ImageProfile},
     host::{Host, keys::MasterKey, live::Live},
-    model::{BladeId, Bytes, ImageName, Portal, VolumeId},
+    model::{BladeId, Bytes, ForeignExport, ImageName, Portal, VolumeId},
     plan::Step,
     policy::{self, BladeWish},
     roster::{Blade, Disk, Grant, GrantedBy},
@@ -45,7 +45,14 @@ impl Subjects {
     /// What is wished when the image was chosen at the blade's console.
     pub(crate) fn granted(&self) -> BladeWish {
         let (image, volume) = (self.image.clone(), self.volume);
-        let grant = Grant { image, volume, by: GrantedBy::Console, at: 1 };
+        let grant = Grant { image, volume, by: GrantedBy::Console, at: 1, from: None };
+        self.wish(Blade { grant: Some(grant), ..Blade::new("1".parse().unwrap()) })
+    }
+
+    /// What is wished when the operator has given us a foreign target.
+    pub(crate) fn adopting(&self, from: ForeignExport) -> BladeWish {
+        let (image, volume) = (self.image.clone(), self.volume);
+        let grant = Grant { image, volume, by: GrantedBy::Operator, at: 1, from: Some(from) };
         self.wish(Blade { grant: Some(grant), ..Blade::new("1".parse().unwrap()) })
     }
 

@@ -15,7 +15,7 @@ use tokio::sync::{broadcast, oneshot};
 use super::*;
 use crate::{
     control::{
-        api::{ImportRequest, Reply},
+        api::{Adopt, ImportRequest, Reply},
         client::Client,
         route::tests::each,
         unix,
@@ -64,7 +64,9 @@ fn reply(request: &Request) -> Reply {
         Request::Blades => Reply::Blades(vec![a_blade()]),
         Request::Images => Reply::Images(vec![an_image()]),
         Request::Targets => Reply::Targets(vec![a_target()]),
-        Request::Plan | Request::Grow { dry_run: true, .. } => Reply::Plan(vec![a_plan()]),
+        Request::Plan | Request::Grow { dry_run: true, .. } | Request::Adopt(Adopt { dry_run: true, .. }) => {
+            Reply::Plan(vec![a_plan()])
+        }
         Request::Sessions => Reply::Sessions(sessions()),
         Request::ImportProgress { .. } => {
             Reply::ImportProgress(ImportProgress::Failed { error: "why".into(), kind: Kind::Full })

@@ -237,18 +237,26 @@ impl Core {
 
     /// Gives the one-shot right to install: of a spare where one is ready, of a fresh clone otherwise.
     pub(super) fn grant(&mut self, id: BladeId, image: &ImageName, by: GrantedBy) {
-        let now = self.now();
         let taken = self.wanted();
         let spare = self.volumes.as_ref().and_then(|volumes| plan::ready_spare(image, volumes, &taken));
         let volume = spare.unwrap_or_else(|| VolumeId((self.outside.fresh)()));
+        let how = if spare.is_some() { "a spare" } else { "a fresh clone" };
+        let text = format!("granted '{image}' by {}, as {how}", by_word(by));
+        self.give(id, Grant { image: image.clone(), volume, by, at: self.now(), from: None }, &text);
+    }
+
+    /// Gives the blade this grant, says so, and acts upon it.
+    pub(super) fn give(&mut self, id: BladeId, grant: Grant, text: &str) {
+        let now = grant.at;
+        let is_new = grant.from.is_none();
         let Some(blade) = self.roster.blades.get_mut(&id) else { return };
-        blade.grant = Some(Grant { image: image.clone(), volume, by, at: now });
+        blade.grant = Some(grant);
         (blade.prompt, blade.idle, blade.problem, blade.ready) = (None, None, None, false);
-        blade.restart_due = policy::boot::restarts(&self.config, id, blade);
+        // What boots from an old disk of its own starts like every day.
+        blade.restart_due = is_new && policy::boot::restarts(&self.config, id, blade);
         blade.times.remove(&Moment::TargetReady);
         blade.times.insert(Moment::Choice, now);
-        let how = if spare.is_some() { "a spare" } else { "a fresh clone" };
-        self.tell(EventKind::Granted, id, &format!("granted '{image}' by {}, as {how}", by_word(by)));
+        self.tell(EventKind::Granted, id, text);
         self.converge(id, "granted");
     }
 

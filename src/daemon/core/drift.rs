@@ -74,7 +74,7 @@ impl Drift {
     fn is_made(&self, wish: &BladeWish) -> bool {
         let Some(disk) = &wish.disk else { return false };
         let same = self.made.get(&wish.blade) == Some(&disk.export.backstore.volume);
-        same && disk.make.is_none() && wish.releases.is_empty()
+        same && disk.make.is_none() && disk.adopt.is_none() && wish.releases.is_empty()
     }
 
     /// Returns the blade that comes after the last audited one.

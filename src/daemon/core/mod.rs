@@ -12,6 +12,7 @@
 //!                   Job ─► apply
 //! ```
 
+mod adopt;
 mod boot;
 mod drift;
 mod grow;

@@ -18,7 +18,7 @@ use crate::{
     status::{ImportProgress, PlanView},
 };
 
-type ReplyTo = oneshot::Sender<Result<Reply>>;
+pub(super) type ReplyTo = oneshot::Sender<Result<Reply>>;
 
 impl Core {
     pub(super) fn on_operator(&mut self, request: Request, reply: ReplyTo) {
@@ -39,6 +39,7 @@ impl Core {
             Request::Reload => self.operator_reload(),
             Request::Sessions => Ok(Reply::Sessions(self.sessions())),
             Request::DropSession { slot } => return self.operator_drop(slot, reply),
+            Request::Adopt(adopt) => return self.operator_adopt(adopt, reply),
             Request::Grow { slot, size, dry_run: true } => self.preview_grow(slot, size),
             Request::Grow { slot, size, dry_run: false } => return self.operator_grow(slot, size, reply),
         };
@@ -283,7 +284,7 @@ fn preview(host: &dyn Host, chassis: &ChassisWish, wishes: &[BladeWish], volumes
     plans
 }
 
-fn view(subject: String, plan: Result<Plan>) -> PlanView {
+pub(super) fn view(subject: String, plan: Result<Plan>) -> PlanView {
     match plan {
         Ok(Plan { steps, held }) => PlanView { subject, steps, held, problem: None },
         Err(error) => PlanView { subject, steps: vec![], held: vec![], problem: Some(error.chain()) },

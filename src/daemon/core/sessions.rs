@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::{Core, operator::nobody};
 use crate::{
     apply::{Report, Subject},
-    control::api::Reply,
+    control::api::{Adopt, Reply},
     error::{Error, Kind, Result},
     model::{BladeId, Slot},
     observed::{Session, SessionKind},
@@ -23,10 +23,18 @@ pub(super) struct Logins {
     since: BTreeMap<BladeId, (u32, Millis)>,
 }
 
-/// An operator's verb under way: where its answer goes, and what it says when all is well.
+/// An operator's verb under way: where its answer goes, and what comes when all is well.
 pub(super) struct Awaited {
     reply: oneshot::Sender<Result<Reply>>,
-    done: String,
+    then: Then,
+}
+
+/// What comes when an operator's steps have run.
+enum Then {
+    /// This is said.
+    Say(String),
+    /// A foreign target was looked at: it is taken over.
+    TakeOver(Adopt),
 }
 
 impl Logins {
@@ -107,11 +115,15 @@ impl Core {
 
     /// Answers the operator who waits for this report. Returns whether somebody did.
     pub(super) fn answer_operator(&mut self, report: &Report) -> bool {
-        let Some(Awaited { reply, done }) = self.awaited.remove(&report.subject) else { return false };
-        let answer = match &report.failure {
+        let Some(Awaited { reply, then }) = self.awaited.remove(&report.subject) else { return false };
+        let answer = match (&report.failure, then) {
             // The error itself goes on into the journal; its chain says all of it.
-            Some(failure) => Err(Error::new(failure.error.kind(), failure.error.chain())),
-            None => Ok(Reply::Accepted { message: done }),
+            (Some(failure), _) => Err(Error::new(failure.error.kind(), failure.error.chain())),
+            (None, Then::Say(message)) => Ok(Reply::Accepted { message }),
+            (None, Then::TakeOver(adopt)) => {
+                self.take_over(adopt, report.foreign.as_ref(), reply);
+                return true;
+            }
         };
         let _ = reply.send(answer);
         true
@@ -121,6 +133,11 @@ impl Core {
 impl Awaited {
     /// Returns what is sent to `reply` when the steps have run: `done`, or the failure.
     pub(super) fn new(reply: oneshot::Sender<Result<Reply>>, done: String) -> Self {
-        Self { reply, done }
+        Self { reply, then: Then::Say(done) }
+    }
+
+    /// Returns what takes the foreign target over once it was looked at; `reply` hears the end of it.
+    pub(super) fn survey(reply: oneshot::Sender<Result<Reply>>, adopt: Adopt) -> Self {
+        Self { reply, then: Then::TakeOver(adopt) }
     }
 }

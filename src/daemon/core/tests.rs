@@ -19,6 +19,7 @@ use crate::{
     watch::{Link, Network},
 };
 
+mod adopt;
 mod drift;
 mod quarantine;
 mod sessions;

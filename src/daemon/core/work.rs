@@ -6,7 +6,7 @@ use super::{Busy, Core, EventKind};
 use crate::{
     apply::{Ending, Failure, Job, Report, Subject, Work},
     error::Result,
-    model::{BladeId, ImageName, LvName, Role, Volume, VolumeId, VolumeState},
+    model::{BladeId, ImageName, Iqn, LvName, Role, Volume, VolumeId, VolumeState},
     observed::Volumes,
     plan::{self, Step},
     policy,
@@ -47,6 +47,17 @@ impl Core {
     pub(super) fn run_steps(&mut self, subject: Subject, cause: &str, steps: Vec<Step>) -> Result<()> {
         self.refuse_busy(&subject)?;
         self.submit(subject, cause, Work::Steps(steps));
+        Ok(())
+    }
+
+    /// Has a foreign target looked at for a blade that is to take it over.
+    ///
+    /// # Errors
+    /// As [`Core::run_steps`].
+    pub(super) fn survey(&mut self, id: BladeId, target: Iqn) -> Result<()> {
+        let subject = Subject::Blade(id);
+        self.refuse_busy(&subject)?;
+        self.submit(subject, "a foreign target is looked at", Work::Survey(target));
         Ok(())
     }
 

@@ -49,16 +49,7 @@ impl Lio {
     /// [`Kind::Busy`] where a LUN still leads to it; the text names the LUN.
     pub fn remove_backstore(&self, volume: VolumeId) -> Result<Changed> {
         let (hba, device) = self.backstore_nodes(volume)?;
-        let remove = || {
-            let removed =
-                device.remove().map_err(|e| match exports(&device).unwrap_or_default().as_slice() {
-                    [] => e,
-                    held => e.while_doing(format!("still exported as {}", held.join(", "))),
-                })?;
-            let empty = hba.exists() && hba.folders()?.is_empty();
-            Ok(any([removed, if empty { hba.remove()? } else { Changed::AlreadyTrue }]))
-        };
-        remove().map_err(|e: Error| e.while_doing(format!("remove backstore '{}'", device.name())))
+        remove_device(&hba, &device)
     }
 
     /// Returns the backstore of this volume, if it is there.
@@ -83,6 +74,19 @@ pub(super) fn exports(device: &Node) -> Result<Vec<String>> {
     // Each line ends with a NUL too.
     let lines = members.split(['\n', '\0']).map(str::trim).filter(|line| !line.is_empty());
     Ok(lines.map(str::to_owned).collect())
+}
+
+/// Removes a backstore, and its HBA folder where nothing else is in it.
+pub(super) fn remove_device(hba: &Node, device: &Node) -> Result<Changed> {
+    let remove = || {
+        let removed = device.remove().map_err(|e| match exports(device).unwrap_or_default().as_slice() {
+            [] => e,
+            held => e.while_doing(format!("still exported as {}", held.join(", "))),
+        })?;
+        let empty = hba.exists() && hba.folders()?.is_empty();
+        Ok(any([removed, if empty { hba.remove()? } else { Changed::AlreadyTrue }]))
+    };
+    remove().map_err(|e: Error| e.while_doing(format!("remove backstore '{}'", device.name())))
 }
 
 /// Returns the device's path as the `control` file can carry it.

@@ -3,7 +3,7 @@
 //! [`Lio`] has one verb per step of a plan. Each says a result and does only what is missing, so that running it again after
 //! a crash at any point goes on where it stopped. It makes first: what is made anew has the kernel's defaults and is
 //! written without a look; only what was there already is read and compared. [`Lio::export`] reads back what the verbs set,
-//! and [`Lio::targets`] lists everything, foreign targets too; those are never touched. In which order the steps run,
+//! and [`Lio::targets`] lists everything, foreign targets too; those are touched by one verb alone, [`Lio::remove_foreign`]. In which order the steps run,
 //! and whether they should at all, is decided in `plan` and `policy`.
 //!
 //! What the kernel punishes is kept in one place each: attributes go out after a backstore's `enable` (`profile`; the
@@ -43,6 +43,7 @@ mod backstore;
 mod counters;
 mod differences;
 mod folders;
+mod foreign;
 mod fresh;
 mod info;
 mod observe;

@@ -226,7 +226,7 @@ fn link_once(lun: &Node, device: &Node) -> Result<Changed> {
 }
 
 /// Removes a disabled TPG in the one order that LIO allows: what links before what is linked to.
-fn remove_tpg(tpg: &Node, faults: &mut Faults) {
+pub(super) fn remove_tpg(tpg: &Node, faults: &mut Faults) {
     for acl in below(&tpg.at("acls"), faults) {
         remove_acl_node(&acl, faults);
     }

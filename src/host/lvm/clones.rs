@@ -78,6 +78,33 @@ impl Lvm {
         turn.grow(&lv, row.size()?, size)
     }
 
+    /// Makes the volume what is another logical volume of the pool now: tagged, renamed, active. Its data stay as they
+    /// are.
+    ///
+    /// It has the tags before it has our name: a kill between the two leaves a foreign volume with tags that say nothing.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] where there is neither the one nor the other; else the command's failure.
+    pub fn take_over(&self, lv: &LvName, volume: VolumeId, tags: &[Tag]) -> Result<Changed> {
+        let (ours, turn) = (volume.lv_name(), self.turn());
+        let rows = turn.rows()?;
+        let (row, renamed) = match (rows.find(&ours), rows.find(lv)) {
+            (Some(row), _) => (row, true),
+            (None, Some(row)) => (row, false),
+            (None, None) => {
+                return Err(Error::new(Kind::Missing, format!("there is no volume '{}'", self.path(lv))));
+            }
+        };
+        if !renamed {
+            turn.retag(lv, tags, &[], &["--setactivationskip", "y"])?;
+            turn.run("lvrename", [self.vg.as_str(), lv.as_str(), ours.as_str()])?;
+        }
+        if !row.active() {
+            turn.activate(&ours)?;
+        }
+        Ok(Changed::from_bool(!renamed || !row.active()))
+    }
+
     /// Removes the volume.
     ///
     /// # Errors

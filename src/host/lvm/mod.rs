@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! report   what exists: rows decoded from LVM's JSON
-//! clones   a blade's disk: clone, activate, tag, remove
+//! clones   a blade's disk: clone, activate, tag, take over, remove
 //! images   golden images: create, finish, publish, remove
 //! pool     the pool itself: physical volume, group, thin pool, and whether it has room
 //! ```
@@ -27,7 +27,7 @@ use std::{
 use crate::{
     error::{Error, Kind, Result},
     host::{
-        Volumes,
+        ForeignVolume, Volumes,
         cmd::{Cmd, Tool},
     },
     model::{LvName, VgName},
@@ -83,6 +83,20 @@ impl Lvm {
     /// is never an empty one.
     pub fn volumes(&self) -> Result<Volumes> {
         self.turn().volumes()
+    }
+
+    /// Returns the logical volume of the group that is the block device of this number, ours or not.
+    ///
+    /// # Errors
+    /// As [`Lvm::volumes`].
+    pub fn volume_at(&self, number: (u32, u32)) -> Result<Option<ForeignVolume>> {
+        let vg = self.vg.as_str();
+        let json = self
+            .turn()
+            .run("lvs", report::args(report::DEVICE).into_iter().chain([vg]))
+            .map_err(|e| missing_group(vg, e))?;
+        let rows: Vec<report::DeviceRow> = report::rows(&json)?;
+        rows.iter().find(|row| row.is(number)).map(|row| row.foreign(&self.thinpool)).transpose()
     }
 
     /// Waits for our turn. A holder that panicked has left nothing half-done that LVM does not know of.

@@ -9,13 +9,42 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
     error::{Error, Kind, Result},
-    host::Volumes,
+    host::{ForeignVolume, Volumes},
     model::{Bytes, LvName, PoolUsage, Tag, VgName, Volume},
 };
 
 /// What is asked of each volume.
 pub(super) const VOLUME: &str =
     "lv_name,lv_tags,lv_size,lv_active,lv_permissions,data_percent,metadata_percent,pool_lv";
+
+/// What is asked of each volume to find the one that a block device is.
+pub(super) const DEVICE: &str = "lv_name,pool_lv,lv_size,lv_kernel_major,lv_kernel_minor";
+
+/// One logical volume, as a block device.
+#[derive(Debug, Deserialize)]
+pub(super) struct DeviceRow {
+    lv_name: String,
+    pool_lv: String,
+    lv_size: String,
+    lv_kernel_major: String,
+    lv_kernel_minor: String,
+}
+
+impl DeviceRow {
+    /// Returns whether the volume is the block device of this number.
+    pub(super) fn is(&self, (major, minor): (u32, u32)) -> bool {
+        self.lv_kernel_major == major.to_string() && self.lv_kernel_minor == minor.to_string()
+    }
+
+    /// Returns the volume as one that somebody else may have made.
+    pub(super) fn foreign(&self, thinpool: &LvName) -> Result<ForeignVolume> {
+        let size = self.lv_size.parse().map(Bytes).map_err(|e| {
+            let text = self.lv_size.escape_debug();
+            Error::new(Kind::Failed, format!("read size of volume '{}': '{text}'", self.lv_name)).because(e)
+        })?;
+        Ok(ForeignVolume { lv: self.lv_name.parse()?, size, in_pool: self.pool_lv == thinpool.as_str() })
+    }
+}
 
 /// Returns the arguments of a report with these columns: plain numbers of bytes, as JSON.
 pub(super) fn args(columns: &str) -> [&str; 7] {

@@ -58,7 +58,8 @@ fn served() -> (Sim, BladeWish) {
     let host =
         Sim::new("sheath".parse().unwrap(), Machine { volumes: sample::volumes(), ..Machine::default() });
     let mut blade = Blade::new(sample::slot(1));
-    blade.grant = Some(Grant { image: sample::image(), volume: VOLUME, by: GrantedBy::Console, at: 1 });
+    blade.grant =
+        Some(Grant { image: sample::image(), volume: VOLUME, by: GrantedBy::Console, at: 1, from: None });
     let wish = policy::wish(&sample::config(), sample::blade_id(1), &blade).unwrap();
     run_all(&host, &steps(&host, &wish));
     blade.grant = None;

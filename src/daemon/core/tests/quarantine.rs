@@ -20,6 +20,7 @@ fn overdue(subject: Subject) -> Event {
         wish: None,
         held: vec![],
         drift: vec![],
+        foreign: None,
         failure: Some(Failure { step: Some(Box::new(step)), error }),
         elapsed: Duration::from_secs(20),
         ending: Ending::Overdue,
