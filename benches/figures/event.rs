@@ -27,50 +27,68 @@ use crate::{
     row::{median, say, tell},
 };
 
-/// The sorts of events, in the order of the table.
-const SORTS: [&str; 3] = ["repair", "boot", "frame"];
-
 /// Events of one blade before the next one's turn comes.
 const IN_A_ROW: usize = 50;
 
-/// `lio.event.growth`: with one target, with `targets`, and with one again, because the machine's own pace drifts.
+/// `lio.event.growth`: a repair with one target, with `targets`, and with one again, because the machine's own pace drifts;
+/// the line's own work beside that of a second line, which knows of one blade, in turns.
 pub(crate) fn growth(targets: usize, events: usize) {
-    let before = measured(1, events);
-    let many = measured(targets, events);
-    let after = measured(1, events);
-    for (n, sort) in SORTS.iter().enumerate() {
-        let (before, many, after) = (before[n], many[n], after[n]);
-        let one = (before + after) / 2.0;
-        say(&format!("{sort}: {many:.0} us with {targets}, {before:.0} and {after:.0} us with 1"));
-        let name = if n == 0 { "lio.event.growth".to_owned() } else { format!("lio.event.growth.{sort}") };
-        tell(
-            &name,
-            many,
-            "us",
-            Some(one),
-            &format!("median of {events} events; with 1 target before and after"),
-        );
+    let before = median(alone(1, events));
+    let ([boot, frame], many) = with_many(targets, events);
+    let after = median(alone(1, events));
+    say(&format!("repair: {many:.0} us with {targets}, {before:.0} and {after:.0} us with 1"));
+    let note = format!("median of {events} events; with 1 target before and after");
+    tell("lio.event.growth", many, "us", Some((before + after) / 2.0), &note);
+    for (sort, [many, one]) in [("boot", boot), ("frame", frame)] {
+        let note =
+            format!("median of {events} events, in turns of {IN_A_ROW} with a line that knows of 1 blade");
+        tell(&format!("lio.event.growth.{sort}"), many, "us", Some(one), &note);
     }
 }
 
-/// Returns the medians, in microseconds, in the order of [`SORTS`].
-fn measured(targets: usize, events: usize) -> [f64; 3] {
+/// Returns how long repairs took, in microseconds, with so many targets.
+fn alone(targets: usize, events: usize) -> Vec<f64> {
     let fixture = Fixture::new(targets);
-    let mut line = Line::new(&fixture);
-    line.start(targets);
-    line.core.handle(Event::Watch(WatchEvent::Resync(network(targets))));
-    let mut took = SORTS.map(|_| vec![]);
-    for event in 0..events {
-        // The same blade some times in a row, as with one target: what is asked is what the others cost it, not what a
-        // processor's cold cache does.
-        let n = event / IN_A_ROW * 7919 % targets;
-        took[0].push(repair(&mut line, &fixture, n, event));
-        took[1].push(boot(&mut line, n));
-        took[2].push(frame(&mut line, n));
-    }
+    let mut line = started(&fixture, targets, "roster.json");
+    let took = (0..events).map(|event| repair(&mut line, &fixture, whose(event, targets), event)).collect();
     drop(line);
     clear::all();
-    took.map(median)
+    took
+}
+
+/// Returns the medians of a boot request and of a frame, with many blades and with one, and of a repair with many.
+fn with_many(targets: usize, events: usize) -> ([[f64; 2]; 2], f64) {
+    let (all, single) = (Fixture::new(targets), Fixture::new(1));
+    let mut many = started(&all, targets, "roster.json");
+    let repairs = (0..events).map(|event| repair(&mut many, &all, whose(event, targets), event)).collect();
+    let mut one = started(&single, 1, "roster-of-one.json");
+    let mut took = [[vec![], vec![]], [vec![], vec![]]];
+    for row in 0..events / IN_A_ROW {
+        let n = whose(row * IN_A_ROW, targets);
+        for (side, line, n) in [(0, &mut many, n), (1, &mut one, 0)] {
+            for _ in 0..IN_A_ROW {
+                took[0][side].push(boot(line, n));
+                took[1][side].push(frame(line, n));
+            }
+        }
+    }
+    drop((many, one));
+    clear::all();
+    (took.map(|sides| sides.map(median)), median(repairs))
+}
+
+/// Returns a line that has made its targets and has seen its blades.
+fn started(fixture: &Fixture, targets: usize, state: &str) -> Line {
+    let mut line = Line::with_state(fixture, state);
+    line.start(targets);
+    line.core.handle(Event::Watch(WatchEvent::Resync(network(targets))));
+    line
+}
+
+/// Returns whose turn it is. The same blade some times in a row, as with one target: what is asked is what the others cost
+/// it, not what a processor's cold cache does.
+fn whose(event: usize, targets: usize) -> usize {
+    event / IN_A_ROW * 7919 % targets
 }
 
 /// All cables in, all blades seen.

@@ -35,8 +35,13 @@ pub(crate) struct Line {
 impl Line {
     /// Returns the line of these blades, before its start, with nothing remembered.
     pub(crate) fn new(fixture: &Fixture) -> Self {
+        Self::with_state(fixture, "roster.json")
+    }
+
+    /// As [`Line::new`], with its roster in a file of this name.
+    pub(crate) fn with_state(fixture: &Fixture, file: &str) -> Self {
         fs::create_dir_all(STATE).unwrap();
-        let state = PathBuf::from(STATE).join("roster.json");
+        let state = PathBuf::from(STATE).join(file);
         let _ = fs::remove_file(&state);
         let host = Arc::new(LioAlone::new(fixture));
         let (tell, events) = mpsc::channel();

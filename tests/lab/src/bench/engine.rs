@@ -24,7 +24,7 @@ const PARTS: &[(&str, &[&str])] = &[
     ("growth 2", &["lio.restore.growth"]),
     ("event 1000 600", &["lio.event.growth", "lio.event.growth.boot", "lio.event.growth.frame"]),
     (
-        "fio 30",
+        "fio 40",
         &[
             "lio.fio.vs_handmade",
             "lio.fio.vs_handmade.randread",
