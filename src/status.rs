@@ -37,7 +37,11 @@ pub enum BladePhase {
     Running,
     /// Refused: it is not where its disk belongs.
     Refused,
-    /// A step failed; the next event tries again.
+    /// It has no session, and what it needs is not there, is in use, is full or does not answer: tried again until it is.
+    Pending,
+    /// It has a session, and something of its target could not be made as it should be.
+    Degraded,
+    /// A step failed for another reason; tried again too.
     Failed,
     /// Left to its firmware.
     Ignored,

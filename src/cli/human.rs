@@ -89,6 +89,8 @@ pub(super) fn phase(phase: BladePhase) -> &'static str {
         BladePhase::Booting => "booting",
         BladePhase::Running => "running",
         BladePhase::Refused => "refused",
+        BladePhase::Pending => "pending",
+        BladePhase::Degraded => "degraded",
         BladePhase::Failed => "failed",
         BladePhase::Ignored => "ignored",
     }
@@ -98,7 +100,7 @@ pub(super) fn phase(phase: BladePhase) -> &'static str {
 pub(super) fn phase_style(phase: BladePhase) -> Style {
     match phase {
         BladePhase::Running => GOOD,
-        BladePhase::Refused | BladePhase::Failed => BAD,
+        BladePhase::Refused | BladePhase::Pending | BladePhase::Degraded | BladePhase::Failed => BAD,
         BladePhase::Prompted | BladePhase::Waiting => WAITS,
         BladePhase::Absent | BladePhase::Ignored => FAINT,
         BladePhase::Seen | BladePhase::Installing | BladePhase::Ready | BladePhase::Booting => PLAIN,

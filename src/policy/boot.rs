@@ -38,7 +38,7 @@ pub fn verdict(config: &Config, id: BladeId, blade: &Blade) -> Verdict {
     match (&blade.disk, &blade.grant) {
         _ if blade.is_misplaced() => Verdict::Misplaced,
         (_, Some(_)) | (Some(_), _) if blade.problem.is_some() => {
-            Verdict::Failed(blade.problem.clone().unwrap_or_default())
+            Verdict::Failed(blade.problem.as_ref().map_or_else(String::new, |fault| fault.text.clone()))
         }
         (_, Some(_)) => Verdict::Busy,
         (Some(_), None) if !blade.ready => Verdict::Busy,

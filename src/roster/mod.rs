@@ -25,6 +25,7 @@ pub use presence::{Presence, Stranger};
 pub use saved::Saved;
 
 use crate::{
+    error::Kind,
     model::{BladeId, ForeignExport, Hardware, ImageName, Role, Slot, Volume, VolumeId, VolumeState},
     observed::{Session, SessionKind, Volumes},
     status::{BladePhase, Millis, Moment},
@@ -85,6 +86,15 @@ pub enum Idle {
     Ignored,
 }
 
+/// What failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// What sort of failure it is.
+    pub kind: Kind,
+    /// The step, and why.
+    pub text: String,
+}
+
 /// Everything known about one blade.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blade {
@@ -115,7 +125,7 @@ pub struct Blade {
     /// Whether its target is there and complete, as far as the last plan knows.
     pub ready: bool,
     /// The step that failed and why.
-    pub problem: Option<String>,
+    pub problem: Option<Fault>,
     /// Moments of the current boot.
     pub times: BTreeMap<Moment, Millis>,
     /// What it says of itself.
@@ -143,6 +153,14 @@ pub enum Sighting {
 pub struct Roster {
     /// By id.
     pub blades: Blades,
+}
+
+impl Fault {
+    /// Returns whether it may pass without anybody's doing something about the blade: what is missing may come, what is in use
+    /// may become free.
+    fn may_pass(&self) -> bool {
+        matches!(self.kind, Kind::Missing | Kind::Busy | Kind::Full | Kind::Timeout)
+    }
 }
 
 impl Blade {
@@ -182,8 +200,10 @@ impl Blade {
     pub fn phase(&self) -> BladePhase {
         match (&self.session, self.present) {
             _ if self.present && self.is_misplaced() => BladePhase::Refused,
+            (Some(_), _) if self.problem.is_some() => BladePhase::Degraded,
             (Some(session), _) if session.kind == SessionKind::Os => BladePhase::Running,
             (Some(_), _) => BladePhase::Booting,
+            _ if self.problem.as_ref().is_some_and(Fault::may_pass) => BladePhase::Pending,
             _ if self.problem.is_some() => BladePhase::Failed,
             _ if self.grant.is_some() => BladePhase::Installing,
             (None, false) => BladePhase::Absent,

@@ -13,6 +13,7 @@ use crate::{
     apply::{LEFT_BEHIND, Report, Subject},
     error::{Error, Kind, Result},
     model::BladeId,
+    roster::Fault,
     status::{PlanView, Problem},
 };
 
@@ -95,7 +96,7 @@ impl Core {
         let Subject::Blade(id) = subject else { return };
         let Some(text) = self.quarantine_of(*id).map(str::to_owned) else { return };
         let Some(blade) = self.roster.blades.get_mut(id) else { return };
-        (blade.problem, blade.ready) = (Some(text), false);
+        (blade.problem, blade.ready) = (Some(Fault { kind: Kind::Timeout, text }), false);
         self.answer_parked(|parked| parked.blade == *id);
     }
 

@@ -59,7 +59,7 @@ impl Core {
             hostname: policy::hostname_of(&self.config, id, blade.slot).to_string(),
             target: volume.and_then(|_| policy::target_of(&self.config, id).ok()).map(|iqn| iqn.to_string()),
             session: blade.session.clone(),
-            problem: blade.problem.clone(),
+            problem: blade.problem.as_ref().map(|fault| fault.text.clone()),
             held: blade.held.clone(),
             times: blade.times.clone(),
             hardware: blade.hardware.clone(),

@@ -10,6 +10,7 @@ use crate::{
     observed::Volumes,
     plan::{self, Step},
     policy,
+    roster::Fault,
     status::Moment,
 };
 
@@ -264,7 +265,8 @@ impl Core {
         self.note_held(id, report);
         let Some(blade) = self.roster.blades.get_mut(&id) else { return };
         if let Some(failure) = &report.failure {
-            (blade.problem, blade.ready) = (Some(failure.to_string()), false);
+            let fault = Fault { kind: failure.error.kind(), text: failure.to_string() };
+            (blade.problem, blade.ready) = (Some(fault), false);
             self.answer_parked(|parked| parked.blade == id);
             return;
         }

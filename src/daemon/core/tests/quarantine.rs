@@ -74,7 +74,7 @@ fn a_blade_whose_job_hangs_is_named_everywhere_and_heals_by_itself() {
         assert!(message.contains(word), "{message}");
     }
     assert_eq!(bench.core.blades()[0].problem.as_ref(), Some(&message));
-    assert_eq!((bench.phase(1), bench.problems()), (BladePhase::Failed, vec![blade(1).to_string()]));
+    assert_eq!((bench.phase(1), bench.problems()), (BladePhase::Pending, vec![blade(1).to_string()]));
     assert_eq!((bench.events("problem"), bench.events("solved")), (1, 0));
 
     bench.resume(job);

@@ -212,3 +212,23 @@ fn a_disk_that_is_missing_would_shrink_or_finds_no_room_is_not_grown() {
         assert_eq!(grow(&mut bench, "+1GiB", dry_run).unwrap_err().kind(), Kind::Full);
     }
 }
+
+#[test]
+fn a_blade_whose_target_cannot_be_put_right_is_degraded_while_it_runs_and_pending_or_failed_when_it_does_not()
+{
+    let mut bench = running();
+    let spoil = |bench: &mut Bench, kind| {
+        bench.host.meddle(|machine| machine.backstores.values_mut().for_each(|found| found.profile = false));
+        bench.host.fail_step(0, kind);
+        bench.watch(WatchEvent::Touched { blade: sample::blade_id(1), paths: vec![] });
+        bench.settle();
+    };
+    spoil(&mut bench, Kind::Busy);
+    assert_eq!(bench.phase(1), BladePhase::Degraded);
+    bench.log_in(1, None);
+    assert_eq!(bench.phase(1), BladePhase::Ready, "mended by the look that the logout caused");
+    spoil(&mut bench, Kind::Busy);
+    assert_eq!(bench.phase(1), BladePhase::Pending);
+    spoil(&mut bench, Kind::Denied);
+    assert_eq!(bench.phase(1), BladePhase::Failed);
+}
