@@ -5,7 +5,7 @@ use crate::{
         BladePolicy, Chassis, Config, Dhcp, Drift, MenuDefault, Policy, PolicySettings, Pool, Restart,
         TargetSettings,
     },
-    model::{BladeId, Bytes, Chap, ImageName, Portal, Role, Slot, Volume, VolumeState},
+    model::{BladeId, Bytes, Chap, ImageId, Portal, Role, Slot, Volume, VolumeState},
     observed::Volumes,
 };
 
@@ -20,7 +20,7 @@ pub(crate) fn slot(n: u16) -> Slot {
 }
 
 /// Returns the image that all samples are made of.
-pub(crate) fn image() -> ImageName {
+pub(crate) fn image() -> ImageId {
     "debian13".parse().unwrap()
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn config() -> Config {
 pub(crate) fn volumes() -> Volumes {
     let golden = Volume {
         lv: image().lv_name(),
-        role: Role::Image { name: image(), published: true },
+        role: Role::Image { image: image(), published: true, pinned: false },
         state: VolumeState::Ready,
         size: Bytes::gib(2),
         device: "/dev/sheath/sheath-img-debian13".into(),

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{BladeId, Bytes, Hardware, ImageName, Mac, PoolUsage, PortName, Slot, VolumeId},
+    model::{BladeId, Bytes, Hardware, ImageId, ImageName, Mac, PoolUsage, PortName, Slot, VolumeId},
     observed::{Counters, Refusal, Session, TargetSummary},
     plan::Step,
 };
@@ -79,7 +79,7 @@ pub struct BladeView {
     /// Where it is on its way.
     pub phase: BladePhase,
     /// The image that its disk came from.
-    pub image: Option<ImageName>,
+    pub image: Option<ImageId>,
     /// Its disk.
     pub volume: Option<VolumeId>,
     /// Its disk's size.
@@ -117,8 +117,12 @@ pub struct BladeView {
 /// One image, as `sheath images` shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ImageView {
-    /// Its name.
-    pub name: ImageName,
+    /// Which version of which family.
+    pub image: ImageId,
+    /// Whether it is what its family's name stands for.
+    pub default: bool,
+    /// Whether the operator has made it so.
+    pub pinned: bool,
     /// Whether it may be chosen.
     pub published: bool,
     /// Whether it is still being imported.

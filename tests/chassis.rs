@@ -123,7 +123,10 @@ fn sets_up(story: &mut Story) {
 fn imports(story: &mut Story) {
     story.stage.import().unwrap();
     let images = story.stage.sheath("images").unwrap();
-    assert_eq!((images[0]["name"].as_str(), images[0]["published"].as_bool()), (Some(IMAGE), Some(true)));
+    assert_eq!(
+        (images[0]["image"].as_str(), images[0]["published"].as_bool()),
+        (Some("debian13@1"), Some(true))
+    );
     let refused = story.stage.appliance.run("sheath image import broken /etc/hostname").unwrap();
     assert_ne!(refused.code, 0, "a text file was taken for an image");
     assert_eq!(story.run("lvs --noheadings -o lv_name sheath | grep -c broken || true").trim(), "0");
@@ -157,7 +160,7 @@ fn boots_bios(story: &mut Story) {
     for moment in ["seen", "dhcp", "script", "choice", "target-ready", "ipxe-login", "os-login"] {
         assert!(blade["times"][moment].is_u64(), "no time for '{moment}': {blade}");
     }
-    assert_eq!(blade["image"], IMAGE);
+    assert_eq!(blade["image"], format!("{IMAGE}@1"));
 }
 
 /// Goes through prompt, installation, restart and boot of the slot's blade.

@@ -95,7 +95,7 @@ fn the_package_comes_up_on_debian_12() {
     stage.appliance.ok("sheath image import tiny /run/tiny.raw --publish").unwrap();
     // The import is over before LVM has been asked what there is now.
     until("the image to be listed", secs(30), || {
-        (stage.sheath("images").ok()?[0]["name"] == "tiny").then_some(())
+        (stage.sheath("images").ok()?[0]["image"] == "tiny@1").then_some(())
     })
     .unwrap();
     stage.appliance.ok("systemctl restart sheathd && sheath status").unwrap();

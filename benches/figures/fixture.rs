@@ -9,7 +9,7 @@ use std::{
 use sheath::{
     config::{self, Config},
     host::keys::MasterKey,
-    model::{BladeId, Bytes, ImageName, Role, Slot, Volume, VolumeId, VolumeState},
+    model::{BladeId, Bytes, ImageId, Role, Slot, Volume, VolumeId, VolumeState},
     observed::Volumes,
     policy::{self, BladeWish, DiskWish},
     roster::{Blade, Disk},
@@ -120,7 +120,7 @@ fn number(n: usize) -> u16 {
     u16::try_from(n).expect("a bench has some thousand blades at most")
 }
 
-fn image() -> ImageName {
+fn image() -> ImageId {
     "debian13".parse().unwrap()
 }
 

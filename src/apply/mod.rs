@@ -29,7 +29,7 @@ pub use look::HandEdits;
 use crate::{
     error::Error,
     host::Host,
-    model::{BladeId, Difference, ImageName, Iqn, VolumeId},
+    model::{BladeId, Difference, ImageId, Iqn, VolumeId},
     observed::{ObservedForeign, Volumes},
     plan::{Changed, Step},
     policy::{BladeWish, MakeWish, chassis::ChassisWish},
@@ -45,9 +45,9 @@ pub enum Subject {
     /// A blade's disk and target.
     Blade(BladeId),
     /// A clone made ahead.
-    Spare(ImageName),
+    Spare(ImageId),
     /// A golden image.
-    Image(ImageName),
+    Image(ImageId),
     /// A half-made volume that nothing wants.
     Leftover(VolumeId),
     /// A question; changes nothing.

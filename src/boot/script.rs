@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use minijinja::{Environment, UndefinedBehavior, Value, context, syntax::SyntaxConfig};
 
 use super::wire::{Answer, BootDisk, Choice, Menu};
-use crate::model::{Firmware, Portal};
+use crate::model::{Firmware, ImageRef, Portal};
 
 /// What every question of a blade carries: iPXE fills it in.
 ///
@@ -121,7 +121,7 @@ fn menu(menu: &Menu, base: &str) -> String {
         .images
         .iter()
         .map(|(image, size)| {
-            line(image.to_string(), choice_word(&Choice::Install(image.clone())), size.human())
+            line(image.to_string(), choice_word(&Choice::Install(image.clone().into())), size.human())
         })
         .collect();
     fill(
@@ -145,7 +145,7 @@ fn menu(menu: &Menu, base: &str) -> String {
 /// iPXE takes the first line for a default that it does not find, and the first line installs something.
 fn offered_default(menu: &Menu) -> &Choice {
     let offered = match &menu.default {
-        Choice::Install(image) => menu.images.iter().any(|(name, _)| name == image),
+        Choice::Install(image) => menu.images.iter().any(|(id, _)| ImageRef::from(id.clone()) == *image),
         Choice::Disk => menu.has_disk,
         Choice::Wait | Choice::Firmware => true,
     };
@@ -164,7 +164,7 @@ fn boot(disk: &BootDisk, base: &str) -> String {
         "boot.ipxe",
         context! {
             slot => disk.slot.to_string(),
-            image => disk.image.as_str(),
+            image => disk.image.to_string(),
             key => u64::from(disk.key_seconds) * 1000,
             initiator => disk.initiator.as_str(),
             user,

@@ -7,7 +7,9 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Bytes, Credentials, Firmware, Hardware, ImageName, Iqn, Mac, Portal, Secret, Slot};
+use crate::model::{
+    Bytes, Credentials, Firmware, Hardware, ImageId, ImageRef, Iqn, Mac, Portal, Secret, Slot,
+};
 
 /// One question of a blade.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,7 +63,7 @@ impl Ask {
 #[serde(rename_all = "kebab-case")]
 pub enum Choice {
     /// Install this image.
-    Install(ImageName),
+    Install(ImageRef),
     /// Boot the disk that the blade has.
     Disk,
     /// Wait for the administrator.
@@ -137,8 +139,8 @@ pub struct Menu {
     pub slot: Slot,
     /// One-time token that a choice must bring back.
     pub token: String,
-    /// The images that can be installed, with their sizes.
-    pub images: Vec<(ImageName, Bytes)>,
+    /// The images that can be installed, each family's default version, with their sizes.
+    pub images: Vec<(ImageId, Bytes)>,
     /// Whether the blade has a disk: adds "boot it", and installing would need the administrator.
     pub has_disk: bool,
     /// What happens when nobody chooses.
@@ -153,7 +155,7 @@ pub struct BootDisk {
     /// The blade's slot, for the console.
     pub slot: Slot,
     /// The image that it runs, for the console.
-    pub image: ImageName,
+    pub image: ImageId,
     /// The name that it logs in with.
     pub initiator: Iqn,
     /// The target.
@@ -224,13 +226,13 @@ mod tests {
 
     #[test]
     fn a_menu_crosses_the_wire() {
-        let image: ImageName = "debian13".parse().unwrap();
+        let image: ImageId = "debian13@2".parse().unwrap();
         let menu = Menu {
             slot: "3".parse().unwrap(),
             token: "t".into(),
             images: vec![(image.clone(), Bytes::gib(2))],
             has_disk: true,
-            default: Choice::Install(image),
+            default: Choice::Install(image.into()),
             timeout: 0,
         };
         let answer = Answer::Menu(menu);

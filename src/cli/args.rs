@@ -10,7 +10,7 @@ use clap_complete::Shell;
 use crate::{
     config::parse_address,
     control::api::SOCKET,
-    model::{BladeId, Bytes, Growth, ImageName, Iqn, PortName, Slot, VgName},
+    model::{BladeId, Bytes, Growth, ImageId, ImageName, ImageRef, Iqn, PortName, Slot, VgName},
 };
 
 /// Where the configuration is.
@@ -200,8 +200,8 @@ pub enum BladeVerb {
 pub struct InstallArgs {
     /// The slot's number
     pub slot: Slot,
-    /// The image
-    pub image: ImageName,
+    /// The image: NAME for its default version, or NAME@VERSION
+    pub image: ImageRef,
     /// Delete the disk that the blade has
     #[arg(long)]
     pub replace: bool,
@@ -217,18 +217,21 @@ pub enum ImageVerb {
     Import(ImportArgs),
     /// Let blades choose an image
     Publish {
-        /// The image
-        name: ImageName,
+        /// The image: NAME@VERSION, or NAME for its newest version
+        #[arg(value_name = "IMAGE")]
+        image: ImageRef,
     },
     /// Stop blades from choosing an image; disks made from it stay
     Unpublish {
-        /// The image
-        name: ImageName,
+        /// The image: NAME@VERSION, or NAME where there is one version only
+        #[arg(value_name = "IMAGE")]
+        image: ImageRef,
     },
     /// Remove an image that no disk came from
     Remove {
-        /// The image
-        name: ImageName,
+        /// The image: NAME@VERSION, or NAME where there is one version only
+        #[arg(value_name = "IMAGE")]
+        image: ImageRef,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
@@ -238,7 +241,7 @@ pub enum ImageVerb {
 /// `sheath image import`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ImportArgs {
-    /// The new image's name
+    /// The image's name; where there is one of that name, this becomes its next version
     pub name: ImageName,
     /// The file, or an http:// or https:// URL
     #[arg(value_name = "FILE|URL", value_hint = ValueHint::FilePath)]
@@ -265,7 +268,7 @@ pub struct AdoptArgs {
     pub blade: Option<BladeId>,
     /// What the disk is said to come from; there need not be an image of this name
     #[arg(long, value_name = "NAME", default_value = "adopted")]
-    pub image: ImageName,
+    pub image: ImageId,
     /// Show what would be done, and change nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -6,7 +6,7 @@ use super::{
     session::Session,
     table::{FAINT, PLAIN, Table, WAITS},
 };
-use crate::{control::api::Request, error::Result, model::ImageName, status::ImageView};
+use crate::{control::api::Request, error::Result, model::ImageRef, status::ImageView};
 
 /// Lists the images.
 pub(super) fn list(session: &mut Session<'_>) -> Result<()> {
@@ -23,11 +23,13 @@ fn table(images: &[ImageView]) -> Table {
     for image in images {
         let (state, style) = match (image.importing, image.published) {
             (true, _) => ("importing", WAITS),
+            (false, true) if image.pinned && image.default => ("published, default, pinned", PLAIN),
+            (false, true) if image.default => ("published, default", PLAIN),
             (false, true) => ("published", PLAIN),
             (false, false) => ("unpublished", FAINT),
         };
         let cells = [
-            image.name.to_string(),
+            image.image.to_string(),
             state.into(),
             image.size.human(),
             image.used_percent.map_or(NONE.into(), human::percent),
@@ -40,15 +42,15 @@ fn table(images: &[ImageView]) -> Table {
 }
 
 /// Publishes an image, or takes it back.
-pub(super) fn publish(session: &mut Session<'_>, name: ImageName, published: bool) -> Result<()> {
-    let message = ask::accepted(session.ask, Request::Publish { name, published })?;
+pub(super) fn publish(session: &mut Session<'_>, image: ImageRef, published: bool) -> Result<()> {
+    let message = ask::accepted(session.ask, Request::Publish { image, published })?;
     session.accepted(message)
 }
 
 /// Removes an image.
-pub(super) fn remove(session: &mut Session<'_>, name: ImageName, yes: bool) -> Result<()> {
-    let question = format!("Delete image '{name}' for good?");
-    session.confirm(yes, &format!("remove image '{name}'"), &question)?;
-    let message = ask::accepted(session.ask, Request::RemoveImage { name })?;
+pub(super) fn remove(session: &mut Session<'_>, image: ImageRef, yes: bool) -> Result<()> {
+    let question = format!("Delete image '{image}' for good?");
+    session.confirm(yes, &format!("remove image '{image}'"), &question)?;
+    let message = ask::accepted(session.ask, Request::RemoveImage { image })?;
     session.accepted(message)
 }

@@ -67,9 +67,9 @@ fn run(session: &mut Session<'_>, command: Command) -> Result<()> {
         Command::Images => images::list(session),
         Command::Image(verb) => match verb {
             ImageVerb::Import(import) => import::import(session, &import),
-            ImageVerb::Publish { name } => images::publish(session, name, true),
-            ImageVerb::Unpublish { name } => images::publish(session, name, false),
-            ImageVerb::Remove { name, yes } => images::remove(session, name, yes),
+            ImageVerb::Publish { image } => images::publish(session, image, true),
+            ImageVerb::Unpublish { image } => images::publish(session, image, false),
+            ImageVerb::Remove { image, yes } => images::remove(session, image, yes),
         },
         Command::Targets => targets::list(session),
         Command::Sessions => sessions::list(session),

@@ -185,7 +185,9 @@ fn blades() -> Vec<BladeView> {
 
 fn images() -> Vec<ImageView> {
     let debian = ImageView {
-        name: "debian13".parse().unwrap(),
+        image: "debian13@2".parse().unwrap(),
+        default: true,
+        pinned: false,
         published: true,
         importing: false,
         size: Bytes::gib(3),
@@ -194,7 +196,7 @@ fn images() -> Vec<ImageView> {
         spares: 1,
     };
     let fresh =
-        ImageView { name: "rocky".parse().unwrap(), importing: true, used_percent: None, ..debian.clone() };
+        ImageView { image: "rocky".parse().unwrap(), importing: true, used_percent: None, ..debian.clone() };
     vec![debian, fresh]
 }
 
@@ -334,17 +336,17 @@ fn verbs_ask_for_what_was_said() {
         ),
         ("blade release 1 -y", r#"{"request":"release","slot":"1"}"#),
         ("blade move 52:54:00:12:34:56 2", r#"{"request":"move","slot":"2","blade":"b-525400123456"}"#),
-        ("image publish debian13", r#"{"request":"publish","name":"debian13","published":true}"#),
-        ("image unpublish debian13", r#"{"request":"publish","name":"debian13","published":false}"#),
+        ("image publish debian13", r#"{"request":"publish","image":"debian13","published":true}"#),
+        ("image unpublish debian13", r#"{"request":"publish","image":"debian13","published":false}"#),
         ("reload", r#"{"request":"reload"}"#),
         ("session drop 1 --yes", r#"{"request":"drop-session","slot":"1"}"#),
         (
             "adopt iqn.2003-01.org.linux-iscsi:x --slot 3 --blade 52:54:00:12:34:56 --yes",
-            r#"{"request":"adopt","target":"iqn.2003-01.org.linux-iscsi:x","slot":"3","blade":"b-525400123456","image":"adopted","dry_run":false}"#,
+            r#"{"request":"adopt","target":"iqn.2003-01.org.linux-iscsi:x","slot":"3","blade":"b-525400123456","image":"adopted@1","dry_run":false}"#,
         ),
         (
             "adopt iqn.2003-01.org.linux-iscsi:x --slot 3 --dry-run",
-            r#"{"request":"adopt","target":"iqn.2003-01.org.linux-iscsi:x","slot":"3","blade":null,"image":"adopted","dry_run":true}"#,
+            r#"{"request":"adopt","target":"iqn.2003-01.org.linux-iscsi:x","slot":"3","blade":null,"image":"adopted@1","dry_run":true}"#,
         ),
         ("blade grow 1 +10GiB", r#"{"request":"grow","slot":"1","size":"+10GiB","dry_run":false}"#),
         ("blade grow 1 40G --dry-run", r#"{"request":"grow","slot":"1","size":"40GiB","dry_run":true}"#),
@@ -378,7 +380,7 @@ fn consent_names_what_is_lost_and_anything_but_yes_is_no() {
         assert_eq!(ran.result.is_ok(), goes_on, "{typed:?}");
         assert_eq!(agent.asked.borrow().contains(&Request::Release { slot: "1".parse().unwrap() }), goes_on);
         assert!(ran.err.starts_with(
-            "Delete the 20.0 GiB disk of 'web1' in slot 1 (b-525400123456, made from 'debian13', running) for good? [y/N] "
+            "Delete the 20.0 GiB disk of 'web1' in slot 1 (b-525400123456, made from 'debian13@1', running) for good? [y/N] "
         ), "{}", ran.err);
     }
 }

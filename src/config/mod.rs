@@ -23,7 +23,8 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Bytes, Chap, ExtraPartition, Hostname, ImageName, Iqn, LvName, Mac, PortName, Portal, Slot, VgName,
+    Bytes, Chap, ExtraPartition, Hostname, ImageName, ImageRef, Iqn, LvName, Mac, PortName, Portal, Slot,
+    VgName,
 };
 
 /// The whole configuration, checked.
@@ -142,7 +143,7 @@ pub enum Policy {
     /// Leave it to its firmware's boot order.
     Ignore,
     /// Install this image, unasked.
-    Auto(ImageName),
+    Auto(ImageRef),
 }
 
 /// What happens when a blade's disk is ready.
@@ -164,7 +165,7 @@ pub enum MenuDefault {
     /// Go on with the firmware's boot order.
     Firmware,
     /// Install this image.
-    Install(ImageName),
+    Install(ImageRef),
 }
 
 /// `[image.NAME]`: what a disk made from the image is like.

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Kind},
-    model::{BladeId, Growth, ImageName, Iqn, Slot},
+    model::{BladeId, Growth, ImageId, ImageName, ImageRef, Iqn, Slot},
     status::{BladeView, EventView, ImageView, ImportProgress, PlanView, Sessions, Status, Targets},
 };
 
@@ -54,7 +54,7 @@ pub enum Request {
         /// The slot.
         slot: Slot,
         /// The image.
-        image: ImageName,
+        image: ImageRef,
         /// Consent to delete the disk that it has.
         replace: bool,
     },
@@ -84,15 +84,15 @@ pub enum Request {
     },
     /// Publish an image, or take it back.
     Publish {
-        /// The image.
-        name: ImageName,
+        /// The image: of a family the newest version, where none is named.
+        image: ImageRef,
         /// Whether it may be chosen from now on.
         published: bool,
     },
     /// Remove an image that no disk came from.
     RemoveImage {
-        /// The image.
-        name: ImageName,
+        /// The image; its version has to be named where there are several.
+        image: ImageRef,
     },
     /// Read the configuration again.
     Reload,
@@ -128,7 +128,7 @@ pub struct Adopt {
     #[serde(default)]
     pub blade: Option<BladeId>,
     /// What the disk is said to come from: a name for people and for its settings. There need not be such an image.
-    pub image: ImageName,
+    pub image: ImageId,
     /// Only say what would be done.
     #[serde(default)]
     pub dry_run: bool,
@@ -137,7 +137,7 @@ pub struct Adopt {
 /// What to import.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportRequest {
-    /// The new image's name.
+    /// The name of the family that it becomes the next version of.
     pub name: ImageName,
     /// An absolute path, or an http or https URL.
     pub source: String,

@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::api::{Adopt, ImportRequest, Reply, Request};
 use crate::{
     error::{Error, Kind, Result},
-    model::{BladeId, Growth, ImageName},
+    model::{BladeId, Growth, ImageRef},
 };
 
 /// Body of `install`.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct InstallBody {
-    image: ImageName,
+    image: ImageRef,
     #[serde(default)]
     replace: bool,
 }
@@ -72,11 +72,11 @@ impl Request {
             Self::Apply { slot } => post(format!("/v1/blades/{slot}/apply"), NOTHING),
             Self::Import(import) => post("/v1/images".to_owned(), Some(import)),
             Self::ImportProgress { name } => get(&format!("/v1/images/{name}/import")),
-            Self::Publish { name, published } => {
-                post(format!("/v1/images/{name}/publish"), Some(&PublishBody { published: *published }))
+            Self::Publish { image, published } => {
+                post(format!("/v1/images/{image}/publish"), Some(&PublishBody { published: *published }))
             }
-            Self::RemoveImage { name } => {
-                Route { method: Method::DELETE, path: format!("/v1/images/{name}"), body: Vec::new() }
+            Self::RemoveImage { image } => {
+                Route { method: Method::DELETE, path: format!("/v1/images/{image}"), body: Vec::new() }
             }
             Self::Reload => post("/v1/reload".to_owned(), NOTHING),
             Self::Sessions => get("/v1/sessions"),
@@ -112,11 +112,11 @@ impl Request {
             ("POST", ["v1", "blades", slot, "apply"]) => Ok(Self::Apply { slot: slot.parse()? }),
             ("POST", ["v1", "images"]) => read::<ImportRequest>(body).map(Self::Import),
             ("GET", ["v1", "images", name, "import"]) => Ok(Self::ImportProgress { name: name.parse()? }),
-            ("POST", ["v1", "images", name, "publish"]) => {
-                let (name, PublishBody { published }) = (name.parse()?, read(body)?);
-                Ok(Self::Publish { name, published })
+            ("POST", ["v1", "images", image, "publish"]) => {
+                let (image, PublishBody { published }) = (image.parse()?, read(body)?);
+                Ok(Self::Publish { image, published })
             }
-            ("DELETE", ["v1", "images", name]) => Ok(Self::RemoveImage { name: name.parse()? }),
+            ("DELETE", ["v1", "images", image]) => Ok(Self::RemoveImage { image: image.parse()? }),
             ("POST", ["v1", "adopt"]) => read(body).map(Self::Adopt),
             ("POST", ["v1", "reload"]) => Ok(Self::Reload),
             ("GET", ["v1", "sessions"]) => Ok(Self::Sessions),
@@ -212,7 +212,8 @@ pub(in crate::control) mod tests {
     /// Returns one of each request.
     pub(crate) fn each() -> Vec<Request> {
         let slot = || "3".parse().unwrap();
-        let name = || "debian13.2".parse::<ImageName>().unwrap();
+        let name = || "debian13.2".parse().unwrap();
+        let image = |text: &str| text.parse::<ImageRef>().unwrap();
         let source = "https://images.example.org/a b.qcow2".to_owned();
         vec![
             Request::Status,
@@ -220,14 +221,14 @@ pub(in crate::control) mod tests {
             Request::Images,
             Request::Targets,
             Request::Plan,
-            Request::Install { slot: slot(), image: name(), replace: true },
+            Request::Install { slot: slot(), image: image("debian13.2"), replace: true },
             Request::Release { slot: slot() },
             Request::Move { slot: slot(), blade: "b-525400123456".parse().unwrap() },
             Request::Apply { slot: slot() },
             Request::Import(ImportRequest { name: name(), source, publish: true }),
             Request::ImportProgress { name: name() },
-            Request::Publish { name: name(), published: false },
-            Request::RemoveImage { name: name() },
+            Request::Publish { image: image("debian13.2@3"), published: false },
+            Request::RemoveImage { image: image("debian13.2@3") },
             Request::Reload,
             Request::Sessions,
             Request::DropSession { slot: slot() },

@@ -25,6 +25,7 @@ use crate::{
         sim::{Machine, Sim},
     },
     image::{Cancel, Import},
+    model::ImageId,
     status::ImportProgress,
 };
 
@@ -37,7 +38,7 @@ pub(super) struct Line {
 }
 
 /// Starts imports: the real machine's, or none on a simulated one.
-type Importer = Box<dyn FnMut(ImportRequest) + Send>;
+type Importer = Box<dyn FnMut(ImageId, ImportRequest) + Send>;
 
 /// Builds the line.
 ///
@@ -78,7 +79,11 @@ type Parts = (Arc<dyn Host>, Importer, Option<Arc<kmsg::Log>>);
 fn machine(args: &Args, config: &Config, events: &mpsc::Sender<Event>) -> Result<Parts> {
     if args.sim {
         let host = Sim::new(config.pool.vg.clone(), Machine::default());
-        return Ok((Arc::new(host), Box::new(|_| log::warn!("a simulated machine imports no images")), None));
+        return Ok((
+            Arc::new(host),
+            Box::new(|_, _| log::warn!("a simulated machine imports no images")),
+            None,
+        ));
     }
     let log = Arc::new(kmsg::Log::open(kmsg::KMSG.as_ref()));
     let live = Arc::new(Live::new(config, MasterKey::load(&args.key)?).hearing(Arc::clone(&log)));
@@ -91,7 +96,7 @@ fn machine(args: &Args, config: &Config, events: &mpsc::Sender<Event>) -> Result
         folder: args.state.clone(),
         watermark: config.pool.watermark,
     };
-    Ok((live, Box::new(move |request| importer.start(request)), Some(log)))
+    Ok((live, Box::new(move |image, request| importer.start(image, request)), Some(log)))
 }
 
 /// Takes events until everybody who could send one is gone. systemd hears that the line turns.
@@ -128,14 +133,14 @@ struct Importing {
 
 impl Importing {
     /// Starts an import on a thread of its own: it lasts minutes.
-    fn start(&self, request: ImportRequest) {
+    fn start(&self, image: ImageId, request: ImportRequest) {
         let (live, events) = (self.live.clone(), self.events.clone());
         let (folder, watermark) = (self.folder.clone(), self.watermark);
         std::thread::spawn(move || {
-            let ImportRequest { name, source, publish } = request;
-            let tell = |progress| drop(events.send(Event::Import(name.clone(), publish, progress)));
+            let ImportRequest { name: _, source, publish } = request;
+            let tell = |progress| drop(events.send(Event::Import(image.clone(), publish, progress)));
             let outcome = source.parse().and_then(|source| {
-                let import = Import { name: name.clone(), source, publish, folder, watermark };
+                let import = Import { image: image.clone(), source, publish, folder, watermark };
                 import.run(live.lvm(), &Cancel::default(), &mut |progress| tell(progress))
             });
             match outcome {

@@ -25,7 +25,7 @@ use crate::{
         disk::gpt::{self, SEED_ROOM},
         lvm::Lvm,
     },
-    model::{Bytes, ImageName, PoolUsage},
+    model::{Bytes, ImageId, ImageName, PoolUsage},
     plan::admit,
     status::ImportProgress,
 };
@@ -37,8 +37,8 @@ const LOOK: Duration = Duration::from_secs(10);
 /// What to import.
 #[derive(Debug, Clone)]
 pub struct Import {
-    /// The new image's name.
-    pub name: ImageName,
+    /// The new image.
+    pub image: ImageId,
     /// Where it comes from.
     pub source: Source,
     /// Whether it may be chosen as soon as it is whole.
@@ -89,12 +89,12 @@ impl Import {
     /// `progress` hears of fetching and writing, at most some times a second; the end is the returned value.
     ///
     /// # Errors
-    /// [`Kind::Exists`] where an image of this name is finished, [`Kind::Full`] where the pool or the folder is,
+    /// [`Kind::Exists`] where this image is finished, [`Kind::Full`] where the pool or the folder is,
     /// [`Kind::Invalid`] for an image that is refused, [`Kind::Denied`] when it was cancelled; else what failed.
     pub fn run(&self, lvm: &Lvm, cancel: &Cancel, progress: &mut dyn FnMut(ImportProgress)) -> Result<()> {
-        let attempt = || format!("import image '{}' from '{}'", self.name, self.source);
-        stop_leftovers(&self.name);
-        let folder = Folder::make(&self.folder, &self.name).map_err(|e| e.while_doing(attempt()))?;
+        let attempt = || format!("import image '{}' from '{}'", self.image, self.source);
+        stop_leftovers(&self.image.name);
+        let folder = Folder::make(&self.folder, &self.image.name).map_err(|e| e.while_doing(attempt()))?;
         let mut job = Job { import: self, lvm, folder: &folder, watch: Watch { cancel, progress } };
         job.run().map_err(|e| e.while_doing(attempt()))
     }
@@ -110,23 +110,23 @@ struct Job<'a> {
 
 impl Job<'_> {
     fn run(&mut self) -> Result<()> {
-        let name = &self.import.name;
+        let image = &self.import.image;
         self.admit(Bytes(0))?;
         self.obtain()?;
         let found = self.probe()?;
         self.admit(least(&self.folder.source(), found))?;
         self.watch.tell(ImportProgress::Writing { permyriad: 0 })?;
-        let device = self.lvm.create_image(name, Bytes(found.virtual_size.0 + SEED_ROOM.0))?;
+        let device = self.lvm.create_image(image, Bytes(found.virtual_size.0 + SEED_ROOM.0))?;
         self.fill(&device, found).inspect_err(|_| {
             // Should this fail too, the tag says that it is half-made, and the next import of the name removes it.
-            let _ = self.lvm.remove_image(name);
+            let _ = self.lvm.remove_image(image);
         })
     }
 
     /// Makes the source a file in our folder, or a link there.
     fn obtain(&mut self) -> Result<()> {
         match &self.import.source {
-            Source::Url(url) => fetch(&self.import.name, url, self.folder, &mut self.watch),
+            Source::Url(url) => fetch(&self.import.image.name, url, self.folder, &mut self.watch),
             // Inside, and for systemd, the file has a name of ours, whatever its own has in it. It need not be visible
             // from here: the agent's own unit may hide home folders.
             Source::File(path) => {
@@ -142,7 +142,7 @@ impl Job<'_> {
 
     /// Returns the sandbox for a hidden subcommand.
     fn sandbox(&self, args: &[&str]) -> Sandbox {
-        Sandbox::own(&self.import.name, &self.folder.root(), args, &self.folder.source())
+        Sandbox::own(&self.import.image.name, &self.folder.root(), args, &self.folder.source())
     }
 
     /// Asks what the image is.
@@ -164,7 +164,7 @@ impl Job<'_> {
         self.convert(device, found)?;
         gpt::check(device)?;
         self.watch.cancel.check()?;
-        self.lvm.finish_image(&self.import.name, self.import.publish)?;
+        self.lvm.finish_image(&self.import.image, self.import.publish)?;
         Ok(())
     }
 

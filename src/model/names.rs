@@ -86,7 +86,7 @@ fn lvm_first(c: u8) -> bool {
 }
 
 name!(
-    /// The name of a golden image, such as `debian13`.
+    /// The name of a family of golden images, such as `debian13`: its versions are [`ImageId`](super::ImageId)s.
     ImageName,
     "an image name (1 to 40 of a-z 0-9 . -, starting with a letter or digit)",
     |text| made_of(text, 40, lower_or_digit, b".-") && !text.ends_with(['.', '-'])

@@ -10,7 +10,7 @@ use crate::error::{Error, Kind};
 /// A type made of text: its name, and its constructor seen through what it shows.
 type Door = (&'static str, fn(&str) -> Result<String, Error>);
 
-const DOORS: [Door; 13] = [
+const DOORS: [Door; 16] = [
     ("ImageName", shown::<ImageName>),
     ("PortName", shown::<PortName>),
     ("VgName", shown::<VgName>),
@@ -24,10 +24,13 @@ const DOORS: [Door; 13] = [
     ("DiskGuid", shown::<DiskGuid>),
     ("Bytes", shown::<Bytes>),
     ("Tag", shown::<Tag>),
+    ("Version", shown::<Version>),
+    ("ImageId", shown::<ImageId>),
+    ("ImageRef", shown::<ImageRef>),
 ];
 
 /// Text that each type takes: what is done to it below is the only thing wrong with it.
-const GOOD: [&str; 13] = [
+const GOOD: [&str; 16] = [
     "debian13",
     "slot1",
     "sheath",
@@ -41,6 +44,9 @@ const GOOD: [&str; 13] = [
     "01234567-89ab-4def-8123-456789abcdef",
     "20 GiB",
     "sheath.slot=3",
+    "12",
+    "debian13@3",
+    "debian13@3",
 ];
 
 fn shown<T: FromStr<Err = Error> + Display>(text: &str) -> Result<String, Error> {

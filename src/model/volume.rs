@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fmt, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{BladeId, Bytes, ImageName, LvName, Mac, Slot, names::serde_as_text};
+use super::{BladeId, Bytes, ImageId, LvName, Mac, Slot, names::serde_as_text};
 use crate::error::Error;
 
 /// The id of a clone: 128 random bits, made once, never reused, written as 32 lower-case hex digits.
@@ -16,8 +16,6 @@ pub struct VolumeId(pub u128);
 
 /// Clones' logical volumes are called `sheath-vol-<id>`: udev rules match on it.
 const VOLUME_PREFIX: &str = "sheath-vol-";
-/// Images' logical volumes are called `sheath-img-<name>`.
-const IMAGE_PREFIX: &str = "sheath-img-";
 
 impl VolumeId {
     /// Returns the name of the logical volume.
@@ -61,18 +59,6 @@ impl FromStr for VolumeId {
 
 serde_as_text!(VolumeId);
 
-impl ImageName {
-    /// Returns the name of the image's logical volume.
-    pub fn lv_name(&self) -> LvName {
-        format!("{IMAGE_PREFIX}{self}").parse().expect("a fixed prefix and an image name are a valid name")
-    }
-
-    /// Returns the image name in a logical volume's name, or `None` where the name is not an image's.
-    pub fn from_lv_name(name: &str) -> Option<Self> {
-        name.strip_prefix(IMAGE_PREFIX)?.parse().ok()
-    }
-}
-
 /// One fact that we keep in an LVM tag, each `sheath.<key>[=<value>]`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -80,23 +66,26 @@ pub enum Tag {
     /// Half-made: never exported, removed when nothing wants it finished.
     Making,
     /// The golden image that a clone came from.
-    Image(ImageName),
+    Image(ImageId),
     /// The blade whose disk this is.
     Blade(BladeId),
     /// The slot that the blade was in when it got the disk.
     Slot(Slot),
     /// An image that may be chosen.
     Published,
+    /// The version that its family's name stands for, because the operator says so.
+    Default,
 }
 
 impl fmt::Display for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Making => f.write_str("sheath.making"),
-            Self::Image(name) => write!(f, "sheath.image={name}"),
+            Self::Image(image) => write!(f, "sheath.image={}", image.tag_value()),
             Self::Blade(blade) => write!(f, "sheath.blade={}", blade.0.hex()),
             Self::Slot(slot) => write!(f, "sheath.slot={slot}"),
             Self::Published => f.write_str("sheath.published"),
+            Self::Default => f.write_str("sheath.default"),
         }
     }
 }
@@ -110,7 +99,8 @@ impl FromStr for Tag {
         match rest.split_once('=') {
             None if rest == "making" => Ok(Self::Making),
             None if rest == "published" => Ok(Self::Published),
-            Some(("image", value)) => value.parse().map(Self::Image),
+            None if rest == "default" => Ok(Self::Default),
+            Some(("image", value)) => ImageId::from_tag_value(value).map(Self::Image),
             Some(("blade", value)) => value.parse::<Mac>().map(|mac| Self::Blade(BladeId(mac))),
             Some(("slot", value)) => value.parse().map(Self::Slot),
             _ => Err(foreign()),
@@ -124,24 +114,26 @@ impl FromStr for Tag {
 pub enum Role {
     /// A golden image.
     Image {
-        /// Its name.
-        name: ImageName,
+        /// Which.
+        image: ImageId,
         /// Whether it may be chosen.
         published: bool,
+        /// Whether the operator has made it its family's default version.
+        pinned: bool,
     },
     /// A clone made ahead, nobody's yet.
     Spare {
         /// The clone's id.
         id: VolumeId,
         /// The image that it came from.
-        image: ImageName,
+        image: ImageId,
     },
     /// A blade's disk.
     Disk {
         /// The clone's id.
         id: VolumeId,
         /// The image that it came from.
-        image: ImageName,
+        image: ImageId,
         /// Whose disk it is.
         blade: BladeId,
         /// The slot that the blade is bound to.
@@ -182,12 +174,13 @@ impl Volume {
     /// Returns what a logical volume's name and tags say it is, or `None` where it is not one of ours.
     pub fn identify(name: &str, tags: &BTreeSet<Tag>) -> Option<(Role, VolumeState)> {
         let state = if tags.contains(&Tag::Making) { VolumeState::Making } else { VolumeState::Ready };
-        if let Some(name) = ImageName::from_lv_name(name) {
-            return Some((Role::Image { name, published: tags.contains(&Tag::Published) }, state));
+        if let Some(image) = ImageId::from_lv_name(name) {
+            let (published, pinned) = (tags.contains(&Tag::Published), tags.contains(&Tag::Default));
+            return Some((Role::Image { image, published, pinned }, state));
         }
         let id = VolumeId::from_lv_name(name)?;
         let image =
-            tags.iter().find_map(|t| if let Tag::Image(name) = t { Some(name.clone()) } else { None })?;
+            tags.iter().find_map(|t| if let Tag::Image(image) = t { Some(image.clone()) } else { None })?;
         let blade = tags.iter().find_map(|t| if let Tag::Blade(blade) = t { Some(*blade) } else { None });
         let slot = tags.iter().find_map(|t| if let Tag::Slot(slot) = t { Some(*slot) } else { None });
         let role = match (blade, slot) {
@@ -227,7 +220,9 @@ mod tests {
         for tag in [
             Tag::Making,
             Tag::Published,
+            Tag::Default,
             Tag::Image("debian13".parse().unwrap()),
+            Tag::Image("debian13@12".parse().unwrap()),
             Tag::Blade(blade),
             Tag::Slot("3".parse().unwrap()),
         ] {
@@ -239,7 +234,7 @@ mod tests {
     #[test]
     fn a_volume_with_half_an_owner_is_a_spare_and_never_somebodys_disk() {
         let id = VolumeId(7);
-        let image: ImageName = "debian13".parse().unwrap();
+        let image: ImageId = "debian13".parse().unwrap();
         let tags = BTreeSet::from([Tag::Image(image.clone()), Tag::Slot("3".parse().unwrap())]);
         let (role, state) = Volume::identify(id.lv_name().as_str(), &tags).unwrap();
         assert_eq!((role, state), (Role::Spare { id, image }, VolumeState::Ready));

@@ -6,7 +6,7 @@
 
 use crate::{
     error::{Error, Kind, Result},
-    model::{ForeignExport, ImageName, VolumeId},
+    model::{ForeignExport, ImageId, VolumeId},
     observed::{ForeignLun, ForeignVolume, ObservedForeign},
     plan::Step,
     policy::AdoptWish,
@@ -60,7 +60,7 @@ fn volume(lun: &ForeignLun) -> Result<&ForeignVolume> {
     let volume =
         volume.ok_or_else(|| copy_it(format!("its device '{device}' is no thin volume of the pool")))?;
     let name = volume.lv.as_str();
-    if VolumeId::from_lv_name(name).is_some() || ImageName::from_lv_name(name).is_some() {
+    if VolumeId::from_lv_name(name).is_some() || ImageId::from_lv_name(name).is_some() {
         return Err(Error::new(
             Kind::Exists,
             format!("its volume '{name}' is ours: remove the target by hand"),

@@ -35,14 +35,17 @@ impl Volumes {
             }
             Step::Tag { add, remove, .. } => self.retag(&lv, add, remove),
             Step::CreateImage { image, size } => {
-                let (role, state) =
-                    (Role::Image { name: image.clone(), published: false }, VolumeState::Making);
+                let (role, state) = (
+                    Role::Image { image: image.clone(), published: false, pinned: false },
+                    VolumeState::Making,
+                );
                 let made = new_volume(&lv, role, state, (*size, vg));
                 self.volumes.entry(lv.clone()).or_insert(made);
             }
             Step::FinishImage { image, published } => {
                 if let Some(found) = self.volumes.get_mut(&lv) {
-                    found.role = Role::Image { name: image.clone(), published: *published };
+                    let pinned = matches!(found.role, Role::Image { pinned: true, .. });
+                    found.role = Role::Image { image: image.clone(), published: *published, pinned };
                     found.state = VolumeState::Ready;
                 }
             }
@@ -78,8 +81,10 @@ fn new_volume(lv: &LvName, role: Role, state: VolumeState, (size, vg): (Bytes, &
 /// Returns the tags that a volume must carry to be what it is.
 fn tags_of(volume: &Volume) -> BTreeSet<Tag> {
     let mut tags = match &volume.role {
-        Role::Image { published: true, .. } => vec![Tag::Published],
-        Role::Image { .. } => vec![],
+        Role::Image { published, pinned, .. } => {
+            let tags = [(*published, Tag::Published), (*pinned, Tag::Default)];
+            tags.into_iter().filter_map(|(has, tag)| has.then_some(tag)).collect()
+        }
         Role::Spare { image, .. } => vec![Tag::Image(image.clone())],
         Role::Disk { image, blade, slot, .. } => {
             vec![Tag::Image(image.clone()), Tag::Blade(*blade), Tag::Slot(*slot)]

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt, net::Ipv4Addr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Backstore, Bytes, Chap, ForeignExport, ImageName, Iqn, Layout, LvName, NopIn, PortName, Portal, Seed,
+    Backstore, Bytes, Chap, ForeignExport, ImageId, Iqn, Layout, LvName, NopIn, PortName, Portal, Seed,
     Stray, Tag, VolumeId,
 };
 
@@ -46,7 +46,7 @@ pub enum Step {
         /// The clone.
         volume: VolumeId,
         /// The golden image.
-        image: ImageName,
+        image: ImageId,
         /// Its size; never smaller than the image.
         size: Bytes,
         /// Its tags, `sheath.making` among them.
@@ -88,21 +88,21 @@ pub enum Step {
     /// A thin volume for this image exists, half-made.
     CreateImage {
         /// The image.
-        image: ImageName,
+        image: ImageId,
         /// Its size.
         size: Bytes,
     },
     /// The image is whole, read-only, and may be chosen or not.
     FinishImage {
         /// The image.
-        image: ImageName,
+        image: ImageId,
         /// Whether it may be chosen.
         published: bool,
     },
     /// The image's volume is gone.
     RemoveImage {
         /// The image.
-        image: ImageName,
+        image: ImageId,
     },
     /// udev knows whose disk the volume is: properties set, links made.
     Announce {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     error::{Error, Kind, Result},
-    model::{Bytes, Growth, ImageName, PoolUsage, Role, Tag, Volume, VolumeId, VolumeState},
+    model::{Bytes, Growth, ImageId, PoolUsage, Role, Tag, Volume, VolumeId, VolumeState},
     observed::Volumes,
     plan::Step,
     policy::MakeWish,
@@ -109,7 +109,7 @@ pub fn admit(usage: &PoolUsage, watermark: u8) -> Result<()> {
 }
 
 /// Returns a ready spare of the image that no grant has taken.
-pub fn ready_spare(image: &ImageName, volumes: &Volumes, taken: &BTreeSet<VolumeId>) -> Option<VolumeId> {
+pub fn ready_spare(image: &ImageId, volumes: &Volumes, taken: &BTreeSet<VolumeId>) -> Option<VolumeId> {
     volumes.volumes.values().find_map(|volume| match &volume.role {
         Role::Spare { id, image: of }
             if of == image && volume.state == VolumeState::Ready && !taken.contains(id) =>

@@ -5,7 +5,7 @@
 
 use crate::{
     config::{Config, MenuDefault, Policy, Restart},
-    model::{BladeId, ImageName},
+    model::{BladeId, ImageId, ImageRef},
     roster::{Blade, Idle},
 };
 
@@ -25,7 +25,7 @@ pub enum Verdict {
     /// Show the menu.
     Prompt,
     /// Give it this image, unasked.
-    Install(ImageName),
+    Install(ImageRef),
     /// Wait for the administrator.
     Wait,
     /// Go on with the firmware's boot order.
@@ -58,10 +58,17 @@ pub fn restarts(config: &Config, id: BladeId, blade: &Blade) -> bool {
     config.policy_of(id.0, blade.slot).restart == Restart::Reboot
 }
 
-/// Returns what a menu chooses by itself: the configured default, or waiting where that image is not on offer.
-pub fn menu_default(config: &Config, id: BladeId, blade: &Blade, offered: &[ImageName]) -> MenuDefault {
+/// Returns what a menu chooses by itself: the configured default as the menu calls it, or waiting where that image is not
+/// on offer.
+pub fn menu_default(config: &Config, id: BladeId, blade: &Blade, offered: &[ImageId]) -> MenuDefault {
+    let meant = |wanted: &ImageRef| {
+        let is_it = |image: &&ImageId| {
+            image.name == wanted.name && wanted.version.is_none_or(|version| version == image.version)
+        };
+        offered.iter().find(is_it).cloned().map(ImageRef::from)
+    };
     match &config.policy_of(id.0, blade.slot).menu_default {
-        MenuDefault::Install(image) if !offered.contains(image) => MenuDefault::Wait,
+        MenuDefault::Install(image) => meant(image).map_or(MenuDefault::Wait, MenuDefault::Install),
         other => other.clone(),
     }
 }

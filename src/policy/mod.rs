@@ -1,10 +1,12 @@
 //! Who gets what: from wishes (`config`) and facts (`roster`) to what should exist. Pure.
 //!
-//! [`wish`] says what should exist for one blade, [`chassis`] for the chassis, [`boot`] what a blade that asks is told.
+//! [`wish`] says what should exist for one blade, [`chassis`] for the chassis, [`boot`] what a blade that asks is told,
+//! [`images`] which image a name stands for.
 //! How to get there is `plan`'s.
 
 pub mod boot;
 pub mod chassis;
+pub mod images;
 
 use std::collections::BTreeMap;
 
@@ -12,7 +14,7 @@ use crate::{
     config::Config,
     error::Result,
     model::{
-        Backstore, BladeId, Bytes, DiskGuid, Export, ForeignExport, Hostname, ImageName, Iqn, Layout, LvName,
+        Backstore, BladeId, Bytes, DiskGuid, Export, ForeignExport, Hostname, ImageId, Iqn, Layout, LvName,
         Seed, Slot, Tag, VolumeId,
     },
     roster::{Blade, Grant},
@@ -61,7 +63,7 @@ pub struct AdoptWish {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MakeWish {
     /// The golden image.
-    pub image: ImageName,
+    pub image: ImageId,
     /// Its size; `None` for the image's own.
     pub size: Option<Bytes>,
     /// Its partitions.
@@ -135,7 +137,7 @@ fn granted_disk(config: &Config, id: BladeId, blade: &Blade, grant: &Grant) -> R
         let tags = vec![Tag::Image(grant.image.clone()), Tag::Blade(id), Tag::Slot(blade.slot)];
         return Ok(DiskWish { adopt: Some(AdoptWish { from: from.clone(), tags }), ..disk });
     }
-    let profile = config.profile_of(&grant.image);
+    let profile = config.profile_of(&grant.image.name);
     let hostname = hostname_of(config, id, blade.slot);
     let seed = Seed {
         instance_id: format!("i-{}", grant.volume),
@@ -150,8 +152,8 @@ fn granted_disk(config: &Config, id: BladeId, blade: &Blade, grant: &Grant) -> R
 }
 
 /// Returns how a clone of the image is made that is nobody's yet.
-pub fn make(config: &Config, image: &ImageName, volume: VolumeId) -> MakeWish {
-    let profile = config.profile_of(image);
+pub fn make(config: &Config, image: &ImageId, volume: VolumeId) -> MakeWish {
+    let profile = config.profile_of(&image.name);
     MakeWish {
         image: image.clone(),
         size: profile.disk_size,
@@ -183,11 +185,12 @@ fn export(config: &Config, (id, slot): (BladeId, Slot), volume: VolumeId) -> Res
     })
 }
 
-fn properties(id: BladeId, slot: Slot, image: &ImageName) -> BTreeMap<String, String> {
+fn properties(id: BladeId, slot: Slot, image: &ImageId) -> BTreeMap<String, String> {
     BTreeMap::from([
         ("SHEATH_BLADE".to_owned(), id.to_string()),
         ("SHEATH_SLOT".to_owned(), slot.to_string()),
-        ("SHEATH_IMAGE".to_owned(), image.to_string()),
+        ("SHEATH_IMAGE".to_owned(), image.name.to_string()),
+        ("SHEATH_IMAGE_VERSION".to_owned(), image.version.to_string()),
     ])
 }
 

@@ -20,7 +20,7 @@ fn a_blade_with_a_disk_always_boots_it_whatever_the_policy() {
     let (id, mut blade) = blade(1);
     (blade.disk, blade.ready) = (Some(disk(1)), true);
     let mut config = sample::config();
-    for policy in [Policy::Prompt, Policy::Wait, Policy::Ignore, Policy::Auto(sample::image())] {
+    for policy in [Policy::Prompt, Policy::Wait, Policy::Ignore, Policy::Auto(sample::image().into())] {
         config.policy.default.policy = policy;
         assert_eq!(boot::verdict(&config, id, &blade), Verdict::Serve);
     }
@@ -35,9 +35,9 @@ fn a_blade_without_a_disk_gets_what_the_narrowest_policy_says() {
     narrower.policy = Policy::Wait;
     config.policy.slots.insert(blade.slot, narrower.clone());
     assert_eq!(boot::verdict(&config, id, &blade), Verdict::Wait);
-    narrower.policy = Policy::Auto(sample::image());
+    narrower.policy = Policy::Auto(sample::image().into());
     config.policy.blades.insert(id.0, narrower);
-    assert_eq!(boot::verdict(&config, id, &blade), Verdict::Install(sample::image()));
+    assert_eq!(boot::verdict(&config, id, &blade), Verdict::Install(sample::image().into()));
 }
 
 #[test]
@@ -80,10 +80,13 @@ fn only_a_grant_makes_a_volume() {
 fn a_menu_never_chooses_an_image_that_is_not_on_offer() {
     let (id, blade) = blade(1);
     let mut config = sample::config();
-    config.policy.default.menu_default = MenuDefault::Install(sample::image());
+    config.policy.default.menu_default = MenuDefault::Install(sample::image().into());
     assert_eq!(boot::menu_default(&config, id, &blade, &[]), MenuDefault::Wait);
     let offered = [sample::image()];
-    assert_eq!(boot::menu_default(&config, id, &blade, &offered), MenuDefault::Install(sample::image()));
+    assert_eq!(
+        boot::menu_default(&config, id, &blade, &offered),
+        MenuDefault::Install(sample::image().into())
+    );
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub use saved::Saved;
 
 use crate::{
     error::Kind,
-    model::{BladeId, ForeignExport, Hardware, ImageName, Role, Slot, Volume, VolumeId, VolumeState},
+    model::{BladeId, ForeignExport, Hardware, ImageId, Role, Slot, Volume, VolumeId, VolumeState},
     observed::{Session, SessionKind, Volumes},
     status::{BladePhase, Millis, Moment},
 };
@@ -47,7 +47,7 @@ pub enum GrantedBy {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
     /// The image.
-    pub image: ImageName,
+    pub image: ImageId,
     /// The volume that the disk will be: fresh, or a spare's.
     pub volume: VolumeId,
     /// Who gave it.
@@ -65,7 +65,7 @@ pub struct Disk {
     /// The volume.
     pub volume: VolumeId,
     /// The image that it came from.
-    pub image: ImageName,
+    pub image: ImageId,
     /// The slot that the disk belongs to: its blade is served there and nowhere else.
     pub slot: Slot,
 }

@@ -98,3 +98,18 @@ fn the_blade_in_the_slot_is_the_present_one() {
     assert_eq!(roster.in_slot(slot(1)).unwrap().0, id(2));
     assert!(roster.in_slot(slot(9)).is_none());
 }
+
+#[test]
+fn a_roster_from_before_images_had_versions_is_read_as_it_was() {
+    // Recorded: one blade with a disk, one with a grant.
+    let recorded = br#"{"version":1,"generation":9,"blades":{
+      "b-525400000001":{"slot":"1","disk":{"volume":"00000000000000000000000000000007","image":"debian13","slot":"1"},
+        "restart_due":false,"hardware":{}},
+      "b-525400000002":{"slot":"2","grant":{"image":"debian13","volume":"00000000000000000000000000000008",
+        "by":"console","at":5},"restart_due":true,"hardware":{}}}}"#;
+    let roster = Saved::parse(recorded).unwrap().into_roster();
+    let disk = roster.blades[&id(1)].disk.as_ref().unwrap();
+    assert_eq!(disk.image.to_string(), "debian13@1");
+    assert_eq!(roster.blades[&id(2)].grant.as_ref().unwrap().image, disk.image);
+    assert_eq!(disk.image.lv_name().as_str(), "sheath-img-debian13");
+}

@@ -9,7 +9,7 @@ use nix::{
 };
 use sheath::{
     host::Host,
-    model::{Bytes, ImageName},
+    model::{Bytes, ImageId},
     plan::{Changed, Step},
     policy::BladeWish,
 };
@@ -28,7 +28,7 @@ const IMAGE: &str = "crash";
 const ORDER: &str = "SHEATH_CRASH";
 
 fn subjects() -> Subjects {
-    Subjects::new(VG, &IMAGE.parse::<ImageName>().unwrap(), 1)
+    Subjects::new(VG, &IMAGE.parse::<ImageId>().unwrap(), 1)
 }
 
 fn wish_of(subjects: &Subjects, work: &str) -> BladeWish {

@@ -58,7 +58,7 @@ impl Blade {
         let id: BladeId = format!("52540000990{number}").parse().unwrap();
         let volume = VolumeId(u128::from(number) << 104 | 0x9a9_1234);
         let slot: Slot = number.to_string().parse().unwrap();
-        let image: sheath::model::ImageName = "golden".parse().unwrap();
+        let image: sheath::model::ImageId = "golden".parse().unwrap();
         let mut owner = roster::Blade::new(slot);
         owner.disk = Some(roster::Disk { volume, image: image.clone(), slot });
         let device = Mapped::new(volume);

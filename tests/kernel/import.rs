@@ -16,7 +16,7 @@ use std::{
 use sheath::{
     error::{Kind, Result},
     image::{Cancel, Import},
-    model::{Bytes, ImageName, Role, Volume},
+    model::{Bytes, ImageId, Role, Volume},
     status::ImportProgress,
 };
 
@@ -69,7 +69,7 @@ impl Lab {
 
     fn import(&self, name: &str, source: &str) -> (Result<()>, Vec<ImportProgress>) {
         let import = Import {
-            name: name.parse().unwrap(),
+            image: name.parse().unwrap(),
             source: source.parse().unwrap(),
             publish: true,
             folder: self.folder.path().to_owned(),
@@ -83,7 +83,7 @@ impl Lab {
 }
 
 fn volume(name: &str) -> Option<Volume> {
-    let name: ImageName = name.parse().unwrap();
+    let name: ImageId = name.parse().unwrap();
     pool().volumes().unwrap().volumes.get(&name.lv_name()).cloned()
 }
 

@@ -17,7 +17,7 @@ use sheath::{
         disk::{cidata::write_seed, gpt, inspect::inspect_disk, loopfile},
         lvm::Lvm,
     },
-    model::{Bytes, DiskGuid, ImageName, Layout, Role, Seed, Tag, Volume, VolumeId, VolumeState},
+    model::{Bytes, DiskGuid, ImageId, Layout, Role, Seed, Tag, Volume, VolumeId, VolumeState},
     plan::{Changed, admit},
 };
 
@@ -54,13 +54,13 @@ pub(crate) fn pool() -> &'static Lvm {
     })
 }
 
-fn image(name: &str, size: Bytes, fill: usize) -> ImageName {
+fn image(name: &str, size: Bytes, fill: usize) -> ImageId {
     image_in(pool(), name, size, fill)
 }
 
 /// Makes a finished, published image with a GPT and one partition of `fill` random-looking MiB.
-pub(crate) fn image_in(pool: &Lvm, name: &str, size: Bytes, fill: usize) -> ImageName {
-    let name: ImageName = name.parse().unwrap();
+pub(crate) fn image_in(pool: &Lvm, name: &str, size: Bytes, fill: usize) -> ImageId {
+    let name: ImageId = name.parse().unwrap();
     let device = pool.create_image(&name, Bytes(size.0 + gpt::SEED_ROOM.0)).unwrap();
     let mut disk = OpenOptions::new().read(true).write(true).open(device).unwrap();
     let mut table = GPT::new_from(&mut disk, 512, [7; 16]).unwrap();
@@ -85,7 +85,7 @@ fn volume(id: VolumeId) -> Volume {
     pool().volumes().unwrap().volumes[&id.lv_name()].clone()
 }
 
-fn tags(image: &ImageName) -> Vec<Tag> {
+fn tags(image: &ImageId) -> Vec<Tag> {
     vec![Tag::Making, Tag::Image(image.clone())]
 }
 
@@ -119,7 +119,7 @@ fn vm_an_image_ends_read_only_inactive_and_published() {
     let name = image("finished", Bytes::mib(32), 1);
     let all = pool().volumes().unwrap();
     let found = &all.volumes[&name.lv_name()];
-    assert_eq!(found.role, Role::Image { name: name.clone(), published: true });
+    assert_eq!(found.role, Role::Image { image: name.clone(), published: true, pinned: false });
     assert_eq!((found.state, found.active), (VolumeState::Ready, false));
     assert_eq!(pool().finish_image(&name, true).unwrap(), ALREADY);
     assert_eq!(pool().publish(&name, true).unwrap(), ALREADY);
@@ -136,7 +136,7 @@ fn vm_an_image_ends_read_only_inactive_and_published() {
 #[test]
 #[ignore = "needs root and device-mapper in a guest: the lab runs it there"]
 fn vm_a_half_made_image_starts_again_from_zeros_and_cannot_be_cloned() {
-    let name: ImageName = "half".parse().unwrap();
+    let name: ImageId = "half".parse().unwrap();
     let device = pool().create_image(&name, Bytes::mib(16)).unwrap();
     File::options().write(true).open(&device).unwrap().write_all(&[7; 8192]).unwrap();
     let refused = pool().clone(VolumeId(90), &name, Bytes::mib(16), &tags(&name)).unwrap_err();
@@ -191,7 +191,8 @@ fn vm_a_clone_that_stopped_half_way_gets_only_what_it_lacks() {
     let lv = id.lv_name();
     // As a crash between lvcreate and lvextend, and a restart of the machine, leave it.
     sh(&format!(
-        "lvcreate -y -s -ky -n {lv} --addtag sheath.image={name} --addtag sheath.making {VG}/{}",
+        "lvcreate -y -s -ky -n {lv} --addtag {} --addtag sheath.making {VG}/{}",
+        Tag::Image(name.clone()),
         name.lv_name()
     ));
     assert!(!volume(id).active);
@@ -222,7 +223,7 @@ fn vm_what_is_not_there_is_missing_and_what_is_open_is_busy() {
     let nobody = VolumeId(92);
     assert_eq!(pool().activate(nobody).unwrap_err().kind(), Kind::Missing);
     assert_eq!(pool().tag(nobody, &[Tag::Making], &[]).unwrap_err().kind(), Kind::Missing);
-    let none: ImageName = "none".parse().unwrap();
+    let none: ImageId = "none".parse().unwrap();
     let missing = pool().clone(nobody, &none, Bytes::mib(16), &tags(&none)).unwrap_err();
     assert_eq!(missing.kind(), Kind::Missing);
     assert!(missing.to_string().contains("'none'"));

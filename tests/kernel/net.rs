@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, time::Duration};
 use sheath::{
     error::Kind,
     host::{netlink, udev::Udev},
-    model::{ImageName, Mac, PortName, VolumeId},
+    model::{ImageId, Mac, PortName, VolumeId},
     observed::ObservedPort,
     plan::Changed,
     watch::{self, WatchEvent},
@@ -165,7 +165,7 @@ fn property(device: &str, key: &str) -> String {
 fn vm_udev_knows_whose_disk_a_volume_is_and_leaves_it_alone() {
     let _alone = guest::alone();
     install_rules();
-    let (volume, image) = (VolumeId(0xb1ade), "debian13".parse::<ImageName>().unwrap());
+    let (volume, image) = (VolumeId(0xb1ade), "debian13@3".parse::<ImageId>().unwrap());
     let (ours, golden) =
         (format!("/dev/shvg/{}", volume.lv_name()), format!("/dev/shvg/{}", image.lv_name()));
     sh("truncate -s 300M /run/shvg.img; vgcreate -q shvg $(losetup --find --show /run/shvg.img)");
@@ -200,7 +200,12 @@ fn vm_udev_knows_whose_disk_a_volume_is_and_leaves_it_alone() {
     }
     announcements(volume, &ours);
     assert_eq!(property(&golden, "SHEATH_IMAGE"), "debian13");
-    assert_eq!(sh("readlink -f /dev/sheath/image-debian13"), sh(&format!("readlink -f {golden}")));
+    assert_eq!(property(&golden, "SHEATH_IMAGE_VERSION"), "3");
+    assert_eq!(sh("readlink -f /dev/sheath/image-debian13+3"), sh(&format!("readlink -f {golden}")));
+    sh("lvrename -q shvg/sheath-img-debian13+3 shvg/sheath-img-debian13");
+    assert_eq!(property("/dev/shvg/sheath-img-debian13", "SHEATH_IMAGE"), "debian13");
+    assert_eq!(property("/dev/shvg/sheath-img-debian13", "SHEATH_IMAGE_VERSION"), "1");
+    assert!(Path::new("/dev/sheath/image-debian13").exists());
     sh(
         "vgremove -q -y shvg; losetup -d $(losetup -n -O NAME -j /run/shvg.img); rm /run/shvg.img; udevadm settle",
     );

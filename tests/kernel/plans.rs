@@ -4,7 +4,7 @@ use sheath::{
     apply::{Job, Report, Subject, Work, blade_plan, carry_out},
     config::{self, Config, ImageProfile},
     host::{Host, keys::MasterKey, live::Live},
-    model::{BladeId, Bytes, ForeignExport, ImageName, Portal, VolumeId},
+    model::{BladeId, Bytes, ForeignExport, ImageId, Portal, VolumeId},
     plan::Step,
     policy::{self, BladeWish},
     roster::{Blade, Disk, Grant, GrantedBy},
@@ -17,13 +17,13 @@ pub(crate) struct Subjects {
     pub(crate) host: Live,
     config: Config,
     id: BladeId,
-    image: ImageName,
+    image: ImageId,
     pub(crate) volume: VolumeId,
 }
 
 impl Subjects {
     /// Returns the blade with this number, whose disk is in this volume group and made of this image.
-    pub(crate) fn new(vg: &str, image: &ImageName, number: u8) -> Self {
+    pub(crate) fn new(vg: &str, image: &ImageId, number: u8) -> Self {
         let text = format!(
             "[chassis]\naddress = \"10.77.0.1/24\"\nslots = {{ 1 = \"slot1\" }}\n\
              [pool]\nvg = \"{vg}\"\nthinpool = \"pool\"\n[target]\niqn_prefix = \"{PREFIX}\"\n"
@@ -32,7 +32,7 @@ impl Subjects {
         // No slot has a cable here: the blades are this kernel's own initiator.
         config.target.portal = Portal(format!("127.0.0.1:{}", 3400 + u16::from(number)).parse().unwrap());
         let profile = ImageProfile { disk_size: Some(Bytes::mib(200)), ..ImageProfile::default() };
-        config.images.insert(image.clone(), profile);
+        config.images.insert(image.name.clone(), profile);
         Self {
             host: Live::new(&config, MasterKey::from_bytes([7; 32])),
             config,

@@ -159,9 +159,9 @@ fn a_default_that_the_menu_does_not_have_becomes_waiting() {
         let text = render(&Answer::Menu(Menu { default, has_disk: false, ..a_menu() }), BASE);
         assert!(text.contains("choose --default wait --timeout 30000 choice"), "{text}");
     }
-    let install = Choice::Install("alpine".parse().unwrap());
+    let install = Choice::Install("alpine@1".parse().unwrap());
     let text = render(&Answer::Menu(Menu { default: install, timeout: 0, ..a_menu() }), BASE);
-    assert!(text.contains("choose --default install.alpine choice"), "{text}");
+    assert!(text.contains("choose --default install.alpine@1 choice"), "{text}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::{
         keys::NARROW,
         raw::{Reader, Section},
     },
-    model::{Hostname, ImageName, Mac, Slot},
+    model::{Hostname, ImageRef, Mac, Slot},
 };
 
 /// What counts where not even `[policy]` says anything.
@@ -137,7 +137,7 @@ fn inherit<T: Clone>(own: Option<Spanned<T>>, default: &T) -> T {
 }
 
 /// Reads `{ auto = "IMAGE" }`: a table with this one key.
-fn image_of(value: &DeValue<'_>, key: &str) -> Option<ImageName> {
+fn image_of(value: &DeValue<'_>, key: &str) -> Option<ImageRef> {
     let table = value.as_table().filter(|table| table.len() == 1)?;
     let (name, image) = table.iter().next()?;
     parsed(image.get_ref()).filter(|_| name.get_ref() == key)

@@ -149,8 +149,17 @@ fn sessions() -> Sessions {
 }
 
 fn an_image() -> ImageView {
-    let (name, size) = ("debian13".parse().unwrap(), Bytes::gib(2));
-    ImageView { name, published: true, importing: false, size, used_percent: None, disks: 2, spares: 1 }
+    ImageView {
+        image: "debian13@3".parse().unwrap(),
+        default: true,
+        pinned: false,
+        published: true,
+        importing: false,
+        size: Bytes::gib(2),
+        used_percent: None,
+        disks: 2,
+        spares: 1,
+    }
 }
 
 fn a_target() -> TargetSummary {

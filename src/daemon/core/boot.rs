@@ -7,7 +7,7 @@ use crate::{
     apply::Subject,
     boot::wire::{Answer, Ask, BootDisk, BootRequest, Choice, Menu},
     config::MenuDefault,
-    model::{BladeId, ImageName, PortName, Slot, VolumeId},
+    model::{BladeId, ImageId, ImageRef, PortName, Slot, VolumeId},
     plan,
     policy::{self, boot::Verdict},
     roster::{Blade, Grant, GrantedBy, Idle, Prompt, Stranger},
@@ -170,15 +170,15 @@ impl Core {
 
     fn menu(&mut self, id: BladeId) -> Answer {
         let token = format!("{:032x}", (self.outside.fresh)());
-        let images = self.published();
-        let names: Vec<ImageName> = images.iter().map(|(name, _)| name.clone()).collect();
+        let images = self.offered();
+        let offered: Vec<ImageId> = images.iter().map(|(image, _)| image.clone()).collect();
         let Some(blade) = self.roster.blades.get_mut(&id) else { return wait() };
         if blade.is_misplaced() {
             return self.refuse(id);
         }
         (blade.prompt, blade.idle) = (Some(Prompt { token: token.clone() }), None);
         let has_disk = blade.disk.is_some();
-        let default = match policy::boot::menu_default(&self.config, id, blade, &names) {
+        let default = match policy::boot::menu_default(&self.config, id, blade, &offered) {
             _ if has_disk => Choice::Disk,
             MenuDefault::Wait => Choice::Wait,
             MenuDefault::Firmware => Choice::Firmware,
@@ -205,15 +205,25 @@ impl Core {
     }
 
     /// Grants an image at the console's or a policy's wish, and starts the installation.
-    fn install(&mut self, id: BladeId, image: &ImageName, by: GrantedBy) -> Option<Answer> {
-        if let Err(message) = self.may_install(id, image) {
-            return Some(Answer::Failed { message, seconds: ASK_AGAIN });
+    fn install(&mut self, id: BladeId, image: &ImageRef, by: GrantedBy) -> Option<Answer> {
+        match self.may_install(id).and_then(|()| self.choosable(image)) {
+            Ok(image) => self.grant(id, &image, by),
+            Err(message) => return Some(Answer::Failed { message, seconds: ASK_AGAIN }),
         }
-        self.grant(id, image, by);
         None
     }
 
-    fn may_install(&self, id: BladeId, image: &ImageName) -> Result<(), String> {
+    /// Returns the image that a blade may choose by this name.
+    fn choosable(&self, image: &ImageRef) -> Result<ImageId, String> {
+        let volumes = self.volumes.as_ref();
+        let found = volumes.and_then(|volumes| {
+            let id = policy::images::resolve(volumes, image).ok()?;
+            policy::images::may_be_chosen(volumes, &id).then_some(id)
+        });
+        found.ok_or_else(|| format!("image '{image}' is not published on this appliance"))
+    }
+
+    fn may_install(&self, id: BladeId) -> Result<(), String> {
         let blade = self.roster.blades.get(&id).ok_or("this blade is not known")?;
         match () {
             () if blade.is_misplaced() => {
@@ -228,15 +238,12 @@ impl Core {
             {
                 Err("an installation is under way".into())
             }
-            () if !self.published().iter().any(|(name, _)| name == image) => {
-                Err(format!("image '{image}' is not published on this appliance"))
-            }
             () => Ok(()),
         }
     }
 
     /// Gives the one-shot right to install: of a spare where one is ready, of a fresh clone otherwise.
-    pub(super) fn grant(&mut self, id: BladeId, image: &ImageName, by: GrantedBy) {
+    pub(super) fn grant(&mut self, id: BladeId, image: &ImageId, by: GrantedBy) {
         let taken = self.wanted();
         let spare = self.volumes.as_ref().and_then(|volumes| plan::ready_spare(image, volumes, &taken));
         let volume = spare.unwrap_or_else(|| VolumeId((self.outside.fresh)()));

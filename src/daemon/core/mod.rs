@@ -42,7 +42,7 @@ use crate::{
     control::api::{ImportRequest, Reply, Request},
     error::{Error, Result},
     host::{Host, file},
-    model::{BladeId, ImageName},
+    model::{BladeId, Bytes, ImageId, ImageName},
     observed::{Session, Volumes},
     policy::{self, chassis::ServiceFile},
     roster::{Presence, Roster, Saved},
@@ -63,7 +63,7 @@ pub enum Event {
     /// Somebody logged in to a blade's target, or out.
     Session(BladeId, Option<Session>),
     /// An import goes on.
-    Import(ImageName, bool, ImportProgress),
+    Import(ImageId, bool, ImportProgress),
     /// A second has passed.
     Tick,
 }
@@ -84,7 +84,7 @@ pub struct Outside {
     /// What a lane does about a subject right now, as a blade's console says it.
     pub word: WordOf,
     /// Starts an import; its progress comes back as [`Event::Import`].
-    pub import: Box<dyn FnMut(ImportRequest) + Send>,
+    pub import: Box<dyn FnMut(ImageId, ImportRequest) + Send>,
     /// The clock.
     pub now: Box<dyn Fn() -> Millis + Send>,
     /// 128 random bits: ids of volumes, tokens of menus.
@@ -127,7 +127,8 @@ pub struct Core {
     /// The volumes have changed since it was last seen to spares and left-overs.
     untended: bool,
     parked: Vec<Parked>,
-    imports: BTreeMap<ImageName, ImportProgress>,
+    /// The last import of each family: one at a time.
+    imports: BTreeMap<ImageName, operator::Import>,
     problems: BTreeMap<String, Problem>,
     chassis_seen: bool,
     /// What failed since the last LVM report and nobody waits for: not tried again before the next one.
@@ -222,7 +223,7 @@ impl Core {
             Event::Operator(request, reply) => self.on_operator(request, reply),
             Event::Done(report) => self.on_report(report),
             Event::Session(blade, session) => self.on_session(blade, session),
-            Event::Import(name, publish, progress) => self.on_import(name, publish, progress),
+            Event::Import(image, publish, progress) => self.on_import(image, publish, progress),
             Event::Tick => self.on_tick(),
         }
         self.save();
@@ -277,18 +278,12 @@ impl Core {
         let Some(blade) = self.roster.blades.get(&id) else { return };
         let granted = blade.grant.as_ref().map(|grant| &grant.image);
         let image = granted.or(blade.disk.as_ref().map(|disk| &disk.image)).cloned();
-        self.journal.tell_blade(kind, (blade.slot, id), image, text);
+        self.journal.tell_blade(kind, (blade.slot, id), image.map(|image| image.name), text);
     }
 
-    fn published(&self) -> Vec<(ImageName, crate::model::Bytes)> {
-        let volumes = self.volumes.iter().flat_map(|all| all.volumes.values());
-        let whole = volumes.filter(|volume| volume.state == crate::model::VolumeState::Ready);
-        whole
-            .filter_map(|volume| match &volume.role {
-                crate::model::Role::Image { name, published: true } => Some((name.clone(), volume.size)),
-                _ => None,
-            })
-            .collect()
+    /// Returns what blades are offered: each family's default version.
+    fn offered(&self) -> Vec<(ImageId, Bytes)> {
+        self.volumes.as_ref().map(policy::images::offered).unwrap_or_default()
     }
 
     /// Returns the volumes that somebody wants: grants', and those whose removal is their blades' own business.

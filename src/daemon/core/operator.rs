@@ -10,7 +10,7 @@ use crate::{
     control::api::{ImportRequest, Reply, Request},
     error::{Error, Kind, Result},
     host::Host,
-    model::{BladeId, ImageName, Role, Slot, Tag, VolumeState},
+    model::{BladeId, ImageId, ImageName, ImageRef, Role, Slot, Tag, VolumeState},
     observed::{SessionKind, Volumes},
     plan::{Plan, Step},
     policy::{self, BladeWish, chassis::ChassisWish},
@@ -19,6 +19,21 @@ use crate::{
 };
 
 pub(super) type ReplyTo = oneshot::Sender<Result<Reply>>;
+
+/// An import that runs, or how it ended.
+pub(super) struct Import {
+    /// The version that it makes.
+    pub(super) image: ImageId,
+    /// How far it is.
+    pub(super) progress: ImportProgress,
+}
+
+impl Import {
+    /// Returns whether it goes on.
+    pub(super) fn is_running(&self) -> bool {
+        is_running(&self.progress)
+    }
+}
 
 impl Core {
     pub(super) fn on_operator(&mut self, request: Request, reply: ReplyTo) {
@@ -34,8 +49,8 @@ impl Core {
             Request::Apply { slot } => self.operator_apply(slot),
             Request::Import(request) => self.operator_import(request),
             Request::ImportProgress { name } => self.import_progress(&name),
-            Request::Publish { name, published } => self.operator_publish(name, published),
-            Request::RemoveImage { name } => self.operator_remove_image(name),
+            Request::Publish { image, published } => self.operator_publish(&image, published),
+            Request::RemoveImage { image } => self.operator_remove_image(&image),
             Request::Reload => self.operator_reload(),
             Request::Sessions => Ok(Reply::Sessions(self.sessions())),
             Request::DropSession { slot } => return self.operator_drop(slot, reply),
@@ -64,8 +79,8 @@ impl Core {
         }));
     }
 
-    fn operator_install(&mut self, slot: Slot, image: &ImageName, replace: bool) -> Result<Reply> {
-        self.image(image, true)?;
+    fn operator_install(&mut self, slot: Slot, image: &ImageRef, replace: bool) -> Result<Reply> {
+        let image = self.whole_image(image)?;
         let (id, blade) = self.blade_in(slot).ok_or_else(|| nobody(slot))?;
         if blade.is_misplaced() {
             return Err(Error::new(
@@ -81,7 +96,7 @@ impl Core {
             return Err(Error::new(Kind::Exists, text));
         }
         self.give_up_disk(id);
-        self.grant(id, image, GrantedBy::Operator);
+        self.grant(id, &image, GrantedBy::Operator);
         Ok(accepted(format!("blade {id} in slot {slot} gets a disk made from '{image}'")))
     }
 
@@ -143,53 +158,59 @@ impl Core {
 
     fn operator_import(&mut self, request: ImportRequest) -> Result<Reply> {
         let name = request.name.clone();
-        let running = self.imports.get(&name).is_some_and(is_running);
-        if running || self.image(&name, false).is_ok() {
+        if self.imports.get(&name).is_some_and(Import::is_running) {
             return Err(Error::new(
-                Kind::Exists,
-                format!("import image '{name}': there is one of that name"),
+                Kind::Busy,
+                format!("import image '{name}': a version of it is being imported"),
             ));
         }
-        self.imports.insert(name.clone(), ImportProgress::Writing { permyriad: 0 });
-        self.journal.tell_image(EventKind::Image, &name, &format!("import of image '{name}' begins"));
-        (self.outside.import)(request);
-        Ok(accepted(format!("image '{name}' is being imported")))
+        let image = policy::images::next_version(self.known_volumes()?, &name)?;
+        let progress = ImportProgress::Writing { permyriad: 0 };
+        self.imports.insert(name.clone(), Import { image: image.clone(), progress });
+        self.journal.tell_image(EventKind::Image, &name, &format!("import of image '{image}' begins"));
+        (self.outside.import)(image.clone(), request);
+        Ok(accepted(format!("image '{image}' is being imported")))
     }
 
     fn import_progress(&self, name: &ImageName) -> Result<Reply> {
-        let progress = self.imports.get(name).cloned();
+        let progress = self.imports.get(name).map(|import| import.progress.clone());
         let none = || Error::new(Kind::Missing, format!("follow the import of '{name}': there is none"));
         progress.map(Reply::ImportProgress).ok_or_else(none)
     }
 
-    pub(super) fn on_import(&mut self, name: ImageName, publish: bool, progress: ImportProgress) {
+    pub(super) fn on_import(&mut self, image: ImageId, publish: bool, progress: ImportProgress) {
+        let name = image.name.clone();
         match &progress {
             ImportProgress::Done => {
                 let published = if publish { ", published" } else { "" };
-                let text = format!("image '{name}' is imported{published}");
+                let text = format!("image '{image}' is imported{published}");
                 self.journal.tell_image(EventKind::Image, &name, &text);
                 self.ask_volumes("an image was imported");
             }
             ImportProgress::Failed { error, .. } => {
-                let text = format!("import of image '{name}' failed: {error}");
+                let text = format!("import of image '{image}' failed: {error}");
                 self.journal.tell_image(EventKind::Failed, &name, &text);
                 self.ask_volumes("an import failed");
             }
             ImportProgress::Fetching { .. } | ImportProgress::Writing { .. } => {}
         }
-        self.imports.insert(name, progress);
+        self.imports.insert(name, Import { image, progress });
     }
 
-    fn operator_publish(&mut self, image: ImageName, published: bool) -> Result<Reply> {
-        self.image(&image, true)?;
+    fn operator_publish(&mut self, image: &ImageRef, published: bool) -> Result<Reply> {
+        let image = match (image.version, published) {
+            (None, true) => self.newest(&image.name)?,
+            (None, false) => self.only_version(image, "unpublish")?,
+            (Some(_), _) => self.whole_image(image)?,
+        };
         let text = format!("image '{image}' is {}published", if published { "" } else { "not " });
         let steps = vec![Step::FinishImage { image: image.clone(), published }];
         self.run_steps(Subject::Image(image), "the operator's wish", steps)?;
         Ok(accepted(text))
     }
 
-    fn operator_remove_image(&mut self, image: ImageName) -> Result<Reply> {
-        self.image(&image, false)?;
+    fn operator_remove_image(&mut self, image: &ImageRef) -> Result<Reply> {
+        let image = self.only_version(image, "remove")?;
         let clones: Vec<String> = self.clones_of(&image);
         if !clones.is_empty() {
             let text = format!("remove image '{image}': disks came from it: {}", clones.join(", "));
@@ -202,7 +223,7 @@ impl Core {
         Ok(accepted(text))
     }
 
-    fn clones_of(&self, image: &ImageName) -> Vec<String> {
+    fn clones_of(&self, image: &ImageId) -> Vec<String> {
         let volumes = self.volumes.iter().flat_map(|all| all.volumes.values());
         let owners = volumes.filter_map(|volume| match &volume.role {
             Role::Disk { image: of, blade, slot, .. } if of == image => {
@@ -213,7 +234,7 @@ impl Core {
         owners.collect()
     }
 
-    fn spare_removals(&self, image: &ImageName) -> Vec<Step> {
+    fn spare_removals(&self, image: &ImageId) -> Vec<Step> {
         let volumes = self.volumes.iter().flat_map(|all| all.volumes.values());
         let spares = volumes.filter_map(|volume| match &volume.role {
             Role::Spare { id, image: of } if of == image => Some(Step::RemoveVolume { volume: *id }),
@@ -222,18 +243,53 @@ impl Core {
         spares.collect()
     }
 
-    /// Says whether the image is there, and whole where `whole`.
-    fn image(&self, name: &ImageName, whole: bool) -> Result<()> {
-        let found = self.volumes.as_ref().and_then(|volumes| volumes.volumes.get(&name.lv_name()));
-        match found {
-            None => Err(Error::new(
-                Kind::Missing,
-                format!("find image '{name}': there is none, see 'sheath images'"),
-            )),
-            Some(volume) if whole && volume.state == VolumeState::Making => {
-                Err(Error::new(Kind::Busy, format!("use image '{name}': it is still being imported")))
+    /// Returns what LVM has reported.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] before its first report.
+    pub(super) fn known_volumes(&self) -> Result<&Volumes> {
+        let unknown = "look at the volumes: LVM has not reported yet, see 'sheath status'";
+        self.volumes.as_ref().ok_or_else(|| Error::new(Kind::Busy, unknown))
+    }
+
+    /// Returns the whole image that is meant.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] where there is none, [`Kind::Busy`] where it is being made.
+    pub(super) fn whole_image(&self, image: &ImageRef) -> Result<ImageId> {
+        let volumes = self.known_volumes()?;
+        let id = policy::images::resolve(volumes, image)?;
+        let found = volumes.volumes.get(&id.lv_name());
+        if found.is_none_or(|volume| volume.state == VolumeState::Making) {
+            return Err(Error::new(Kind::Busy, format!("use image '{id}': it is still being made")));
+        }
+        Ok(id)
+    }
+
+    /// Returns the family's newest whole version: what somebody means who publishes it by its name.
+    fn newest(&self, name: &ImageName) -> Result<ImageId> {
+        let whole = policy::images::versions(self.known_volumes()?, name)
+            .filter(|(_, volume)| volume.state == VolumeState::Ready)
+            .last()
+            .map(|(image, _)| image.clone());
+        whole.map_or_else(|| self.whole_image(&name.clone().into()), Ok)
+    }
+
+    /// Returns the image that is meant, finished or not; of several versions one has to be named.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] where there is none, [`Kind::Invalid`] where there are several.
+    fn only_version(&self, image: &ImageRef, verb: &str) -> Result<ImageId> {
+        let volumes = self.known_volumes()?;
+        let all: Vec<&ImageId> = policy::images::versions(volumes, &image.name).map(|(id, _)| id).collect();
+        match (image.version, all.as_slice()) {
+            (None, [only]) => Ok((*only).clone()),
+            (None, [_, _, ..]) => {
+                let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+                let text = format!("{verb} image '{image}': say which of its versions: {}", all.join(", "));
+                Err(Error::invalid(text))
             }
-            Some(_) => Ok(()),
+            _ => policy::images::resolve(volumes, image),
         }
     }
 

@@ -21,6 +21,7 @@ use crate::{
 
 mod adopt;
 mod drift;
+mod images;
 mod quarantine;
 mod sessions;
 
@@ -74,7 +75,7 @@ impl Bench {
         let outside = Outside {
             submit: Box::new(move |job| locked(&queue).push_back(job)),
             word: Box::new(|_| Some("partitioning disk")),
-            import: Box::new(|_| ()),
+            import: Box::new(|_, _| ()),
             now: Box::new(move || *locked(&time)),
             fresh: Box::new(move || {
                 random = random.wrapping_mul(0x2_d997_87a9_26d4_6932_u128).wrapping_add(1 << 100 | 1);
@@ -147,7 +148,7 @@ impl Bench {
     /// Goes through the prompt to the end of the installation.
     fn install(&mut self, blade: u8) -> Answer {
         let Answer::Menu(menu) = self.ask(blade, Ask::Start) else { panic!("no menu") };
-        self.ask(blade, Ask::Choose { token: menu.token, choice: Choice::Install(sample::image()) })
+        self.ask(blade, Ask::Choose { token: menu.token, choice: Choice::Install(sample::image().into()) })
     }
 
     fn events(&self, kind: &str) -> usize {
@@ -223,7 +224,7 @@ fn a_kill_after_any_number_of_steps_converges_at_the_next_start() {
         let mut bench = Bench::new(sample::config());
         bench.plug(1, 1);
         let Answer::Menu(menu) = bench.ask(1, Ask::Start) else { panic!("no menu") };
-        let choice = Ask::Choose { token: menu.token, choice: Choice::Install(sample::image()) };
+        let choice = Ask::Choose { token: menu.token, choice: Choice::Install(sample::image().into()) };
         let _answer = bench.send(1, 1, choice);
         let job = locked(&bench.jobs).pop_front().expect("a job for the blade");
         let crate::apply::Work::Blade { wish, volumes } = job.work else { panic!("not a blade's job") };
@@ -278,7 +279,8 @@ fn a_menus_token_works_once_and_for_its_own_blade() {
     bench.plug(1, 1);
     bench.plug(2, 2);
     let Answer::Menu(menu) = bench.ask(1, Ask::Start) else { panic!("no menu") };
-    let choose = |token: &str| Ask::Choose { token: token.into(), choice: Choice::Install(sample::image()) };
+    let choose =
+        |token: &str| Ask::Choose { token: token.into(), choice: Choice::Install(sample::image().into()) };
     assert!(matches!(bench.ask(2, choose(&menu.token)), Answer::Wait { .. }));
     assert!(matches!(bench.ask(1, choose("made up")), Answer::Wait { .. }));
     assert!(matches!(bench.ask(1, choose(&menu.token)), Answer::Restart { .. }));
@@ -294,9 +296,10 @@ fn a_console_cannot_replace_a_disk_and_the_operator_can_with_consent() {
     let old = bench.core.roster.blades[&sample::blade_id(1)].disk.clone().unwrap().volume;
     let Answer::Menu(menu) = bench.ask(1, Ask::Menu) else { panic!("no menu") };
     assert!(menu.has_disk && menu.default == Choice::Disk);
-    let choice = Choice::Install(sample::image());
+    let choice = Choice::Install(sample::image().into());
     assert!(matches!(bench.ask(1, Ask::Choose { token: menu.token, choice }), Answer::Failed { .. }));
-    let install = |replace| Request::Install { slot: sample::slot(1), image: sample::image(), replace };
+    let install =
+        |replace| Request::Install { slot: sample::slot(1), image: sample::image().into(), replace };
     assert_eq!(bench.operate(install(false)).unwrap_err().kind(), Kind::Exists);
     bench.operate(install(true)).unwrap();
     let new = bench.core.roster.blades[&sample::blade_id(1)].disk.clone().unwrap().volume;
@@ -321,7 +324,7 @@ fn a_second_choice_while_the_first_is_made_grants_nothing() {
     let mut bench = Bench::new(sample::config());
     bench.plug(1, 1);
     let Answer::Menu(menu) = bench.ask(1, Ask::Start) else { panic!("no menu") };
-    let choose = |token| Ask::Choose { token, choice: Choice::Install(sample::image()) };
+    let choose = |token| Ask::Choose { token, choice: Choice::Install(sample::image().into()) };
     let _first = bench.send(1, 1, choose(menu.token));
     let (reply, mut answer) = oneshot::channel();
     let menu = BootRequest { peer: ip(1), mac: None, hardware: Hardware::default(), ask: Ask::Menu };
@@ -377,7 +380,7 @@ fn a_full_pool_refuses_and_says_so_everywhere_until_it_has_grown() {
 #[test]
 fn spares_are_made_ahead_given_out_and_made_again() {
     let mut config = sample::config();
-    config.images.insert(sample::image(), ImageProfile { spares: 2, ..ImageProfile::default() });
+    config.images.insert(sample::image().name, ImageProfile { spares: 2, ..ImageProfile::default() });
     let mut bench = Bench::new(config);
     let spares = |bench: &Bench| {
         let volumes = bench.host.machine().volumes.volumes;
@@ -435,7 +438,7 @@ fn a_slow_job_is_answered_with_progress_in_time() {
     let mut bench = Bench::new(sample::config());
     bench.plug(1, 1);
     let Answer::Menu(menu) = bench.ask(1, Ask::Start) else { panic!("no menu") };
-    let choice = Ask::Choose { token: menu.token, choice: Choice::Install(sample::image()) };
+    let choice = Ask::Choose { token: menu.token, choice: Choice::Install(sample::image().into()) };
     let mut answer = bench.send(1, 1, choice);
     bench.core.handle(Event::Tick);
     assert!(answer.try_recv().is_err());

@@ -2,7 +2,7 @@
 
 use super::Core;
 use crate::{
-    model::{BladeId, Role, VolumeState},
+    model::{BladeId, ImageId, Role, Volume, VolumeState},
     policy,
     roster::Blade,
     status::{BladeView, ImageView, ImportProgress, SlotView, Status},
@@ -72,21 +72,28 @@ impl Core {
     pub(super) fn images(&self) -> Vec<ImageView> {
         let volumes = self.volumes.iter().flat_map(|all| all.volumes.values());
         let golden = volumes.filter_map(|volume| match &volume.role {
-            Role::Image { name, published } => Some((name, *published, volume)),
+            Role::Image { image, published, pinned } => Some((image, (*published, *pinned), volume)),
             _ => None,
         });
-        golden
-            .map(|(name, published, volume)| ImageView {
-                name: name.clone(),
-                published,
-                importing: volume.state == VolumeState::Making
-                    || self.imports.get(name).is_some_and(is_running),
-                size: volume.size,
-                used_percent: volume.used_percent,
-                disks: self.count(|role| matches!(role, Role::Disk { image, .. } if image == name)),
-                spares: self.count(|role| matches!(role, Role::Spare { image, .. } if image == name)),
-            })
-            .collect()
+        let mut views: Vec<_> =
+            golden.map(|(image, marks, volume)| self.image_view(image, marks, volume)).collect();
+        views.sort_by(|a, b| a.image.cmp(&b.image));
+        views
+    }
+
+    fn image_view(&self, id: &ImageId, (published, pinned): (bool, bool), volume: &Volume) -> ImageView {
+        let default = self.volumes.as_ref().and_then(|all| policy::images::default_of(all, &id.name));
+        ImageView {
+            image: id.clone(),
+            default: default.as_ref() == Some(id),
+            pinned,
+            published,
+            importing: volume.state == VolumeState::Making,
+            size: volume.size,
+            used_percent: volume.used_percent,
+            disks: self.count(|role| matches!(role, Role::Disk { image, .. } if image == id)),
+            spares: self.count(|role| matches!(role, Role::Spare { image, .. } if image == id)),
+        }
     }
 
     fn count(&self, which: impl Fn(&Role) -> bool) -> usize {

@@ -6,7 +6,7 @@ use super::{Busy, Core, EventKind};
 use crate::{
     apply::{Ending, Failure, Job, Report, Subject, Work},
     error::Result,
-    model::{BladeId, ImageName, Iqn, LvName, Role, Volume, VolumeId, VolumeState},
+    model::{BladeId, ImageId, Iqn, LvName, Role, Volume, VolumeId, VolumeState},
     observed::Volumes,
     plan::{self, Step},
     policy,
@@ -169,7 +169,9 @@ impl Core {
     pub(super) fn write_about(&mut self, kind: EventKind, subject: &Subject, text: &str) {
         match subject {
             Subject::Blade(id) => self.tell(kind, *id, text),
-            Subject::Spare(image) | Subject::Image(image) => self.journal.tell_image(kind, image, text),
+            Subject::Spare(image) | Subject::Image(image) => {
+                self.journal.tell_image(kind, &image.name, text);
+            }
             _ => self.journal.tell(kind, text),
         }
     }
@@ -324,8 +326,8 @@ impl Core {
         let Some(volumes) = &self.volumes else { return };
         self.untended = false;
         let abandoned = self.abandoned_imports(volumes);
-        let images = self.published().into_iter().map(|(name, _)| name);
-        let short: Vec<ImageName> = images.filter(|image| self.lacks_spare(volumes, image)).collect();
+        let images = self.offered().into_iter().map(|(image, _)| image);
+        let short: Vec<ImageId> = images.filter(|image| self.lacks_spare(volumes, image)).collect();
         // The volume of a spare under way, quarantined or not, looks like a left-over.
         if !self.busy.keys().any(|subject| matches!(subject, Subject::Spare(_))) {
             let wanted = self.wanted();
@@ -343,17 +345,20 @@ impl Core {
         short.into_iter().for_each(|image| self.make_spare(image));
     }
 
-    fn abandoned_imports(&self, volumes: &Volumes) -> Vec<ImageName> {
+    fn abandoned_imports(&self, volumes: &Volumes) -> Vec<ImageId> {
         let half_made = volumes.volumes.values().filter(|volume| volume.state == VolumeState::Making);
-        let names = half_made.filter_map(|volume| match &volume.role {
-            Role::Image { name, .. } => Some(name.clone()),
+        let images = half_made.filter_map(|volume| match &volume.role {
+            Role::Image { image, .. } => Some(image.clone()),
             _ => None,
         });
-        let imported = |name: &ImageName| self.imports.get(name).is_some_and(super::views::is_running);
-        names.filter(|name| !imported(name) && !self.stuck.contains(&Subject::Image(name.clone()))).collect()
+        let is_imported = |image: &ImageId| {
+            self.imports.get(&image.name).is_some_and(|import| import.is_running() && import.image == *image)
+        };
+        let is_stuck = |image: &ImageId| self.stuck.contains(&Subject::Image(image.clone()));
+        images.filter(|image| !is_imported(image) && !is_stuck(image)).collect()
     }
 
-    fn lacks_spare(&self, volumes: &Volumes, image: &ImageName) -> bool {
+    fn lacks_spare(&self, volumes: &Volumes, image: &ImageId) -> bool {
         let taken = self.wanted();
         let ready = volumes.volumes.values().filter(|volume| {
             volume.state == VolumeState::Ready
@@ -361,12 +366,12 @@ impl Core {
         });
         let subject = Subject::Spare(image.clone());
         let failed = self.stuck.contains(&subject);
-        ready.count() < usize::from(self.config.profile_of(image).spares)
+        ready.count() < usize::from(self.config.profile_of(&image.name).spares)
             && !failed
             && !self.busy.contains_key(&subject)
     }
 
-    fn make_spare(&mut self, image: ImageName) {
+    fn make_spare(&mut self, image: ImageId) {
         let Some(volumes) = self.volumes.as_ref().map(|all| all.only([image.lv_name()])) else { return };
         let volume = VolumeId((self.outside.fresh)());
         let make = Box::new(policy::make(&self.config, &image, volume));

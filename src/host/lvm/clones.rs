@@ -6,14 +6,14 @@
 use super::{Lvm, Turn, report::Row};
 use crate::{
     error::{Error, Kind, Result},
-    model::{Bytes, ImageName, LvName, Tag, VolumeId},
+    model::{Bytes, ImageId, LvName, Tag, VolumeId},
     plan::Changed,
 };
 
 /// What a clone is to be.
 struct Wanted<'a> {
     lv: LvName,
-    image: &'a ImageName,
+    image: &'a ImageId,
     size: Bytes,
     tags: &'a [Tag],
 }
@@ -26,7 +26,7 @@ impl Lvm {
     /// # Errors
     /// [`Kind::Missing`] where the image does not exist, [`Kind::Busy`] where it is not finished, [`Kind::Exists`] where
     /// the volume comes from another image, [`Kind::Invalid`] where `size` is less than the image's.
-    pub fn clone(&self, volume: VolumeId, image: &ImageName, size: Bytes, tags: &[Tag]) -> Result<Changed> {
+    pub fn clone(&self, volume: VolumeId, image: &ImageId, size: Bytes, tags: &[Tag]) -> Result<Changed> {
         let turn = self.turn();
         let rows = turn.rows()?;
         let origin = rows.find(&image.lv_name()).ok_or_else(|| {
@@ -115,7 +115,7 @@ impl Lvm {
 }
 
 /// Refuses what cannot become a clone.
-fn admissible(image: &ImageName, origin: &Row, size: Bytes) -> Result<()> {
+fn admissible(image: &ImageId, origin: &Row, size: Bytes) -> Result<()> {
     if origin.tags().contains(&Tag::Making) {
         return Err(Error::new(Kind::Busy, format!("image '{image}' is still being imported")));
     }

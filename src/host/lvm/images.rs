@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use super::Lvm;
 use crate::{
     error::{Error, Kind, Result},
-    model::{Bytes, ImageName, Tag},
+    model::{Bytes, ImageId, Tag},
     plan::Changed,
 };
 
@@ -23,14 +23,14 @@ impl Lvm {
     ///
     /// # Errors
     /// [`Kind::Exists`] where an image of this name is finished, [`Kind::Missing`] where the pool does not exist.
-    pub fn create_image(&self, name: &ImageName, size: Bytes) -> Result<PathBuf> {
+    pub fn create_image(&self, image: &ImageId, size: Bytes) -> Result<PathBuf> {
         let turn = self.turn();
-        let lv = name.lv_name();
+        let lv = image.lv_name();
         let volumes = turn.rows()?;
         volumes.volumes(&self.vg, &self.thinpool)?;
         if let Some(row) = volumes.find(&lv) {
             if !row.tags().contains(&Tag::Making) {
-                return Err(Error::new(Kind::Exists, format!("image '{name}' exists")));
+                return Err(Error::new(Kind::Exists, format!("image '{image}' exists")));
             }
             turn.remove(&lv)?;
         }
@@ -48,10 +48,10 @@ impl Lvm {
     ///
     /// # Errors
     /// [`Kind::Missing`] where it does not exist, [`Kind::Busy`] where somebody still has it open.
-    pub fn finish_image(&self, name: &ImageName, published: bool) -> Result<Changed> {
+    pub fn finish_image(&self, image: &ImageId, published: bool) -> Result<Changed> {
         let turn = self.turn();
-        let lv = name.lv_name();
-        let row = turn.image(name)?;
+        let lv = image.lv_name();
+        let row = turn.image(image)?;
         let path = self.path(&lv);
         if row.active() {
             turn.run("lvchange", ["--activate", "n", &path])?;
@@ -68,34 +68,34 @@ impl Lvm {
     ///
     /// # Errors
     /// [`Kind::Missing`] where it does not exist, [`Kind::Busy`] where it is not finished.
-    pub fn publish(&self, name: &ImageName, published: bool) -> Result<Changed> {
+    pub fn publish(&self, image: &ImageId, published: bool) -> Result<Changed> {
         let turn = self.turn();
-        let has = turn.image(name)?.tags();
+        let has = turn.image(image)?.tags();
         if has.contains(&Tag::Making) {
-            return Err(Error::new(Kind::Busy, format!("image '{name}' is still being imported")));
+            return Err(Error::new(Kind::Busy, format!("image '{image}' is still being imported")));
         }
         if has.contains(&Tag::Published) == published {
             return Ok(Changed::AlreadyTrue);
         }
         let tag = &[Tag::Published];
         let (add, remove): (&[Tag], &[Tag]) = if published { (tag, &[]) } else { (&[], tag) };
-        turn.retag(&name.lv_name(), add, remove, &[])
+        turn.retag(&image.lv_name(), add, remove, &[])
     }
 
     /// Removes the image, finished or not. Clones of it keep their content: a thin snapshot needs no origin.
     ///
     /// # Errors
     /// [`Kind::Busy`] where somebody has it open.
-    pub fn remove_image(&self, name: &ImageName) -> Result<Changed> {
-        self.turn().remove(&name.lv_name())
+    pub fn remove_image(&self, image: &ImageId) -> Result<Changed> {
+        self.turn().remove(&image.lv_name())
     }
 }
 
 impl super::Turn<'_> {
     /// Returns the image's row.
-    fn image(&self, name: &ImageName) -> Result<super::report::Row> {
-        self.rows()?.find(&name.lv_name()).cloned().ok_or_else(|| {
-            Error::new(Kind::Missing, format!("there is no image '{name}' in '{}'", self.lvm.vg))
+    fn image(&self, image: &ImageId) -> Result<super::report::Row> {
+        self.rows()?.find(&image.lv_name()).cloned().ok_or_else(|| {
+            Error::new(Kind::Missing, format!("there is no image '{image}' in '{}'", self.lvm.vg))
         })
     }
 }

@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(all.pool.size, Bytes::gib(1));
         assert!((all.pool.metadata_percent - 10.07).abs() < 0.001);
         let disk = &all.volumes[&"sheath-vol-00000000000000000000000000000001".parse().unwrap()];
-        assert!(matches!(&disk.role, Role::Disk { image, .. } if image.as_str() == "debian13"));
+        assert!(matches!(&disk.role, Role::Disk { image, .. } if image.to_string() == "debian13@1"));
         assert_eq!(disk.device.to_str(), Some("/dev/blades/sheath-vol-00000000000000000000000000000001"));
         assert_eq!(disk.used_percent, Some(1.5));
     }

@@ -198,7 +198,7 @@ fn what_cannot_be_mended_is_told_once_and_tried_again() {
 #[test]
 fn an_installation_and_a_new_configuration_are_no_drift() {
     let mut bench = served(Drift::Repair);
-    let install = Request::Install { slot: sample::slot(1), image: sample::image(), replace: true };
+    let install = Request::Install { slot: sample::slot(1), image: sample::image().into(), replace: true };
     bench.operate(install).unwrap();
     touched(&mut bench);
     let mut other = sample::config();

@@ -48,7 +48,7 @@ impl Bench {
     /// Goes through the prompt and lets the installation hang.
     fn hang_install(&mut self, n: u8) -> (Job, Answer) {
         let Answer::Menu(menu) = self.ask(n, Ask::Start) else { panic!("no menu") };
-        let choice = Ask::Choose { token: menu.token, choice: Choice::Install(sample::image()) };
+        let choice = Ask::Choose { token: menu.token, choice: Choice::Install(sample::image().into()) };
         let mut answer = self.send(n, n, choice);
         let job = self.hang();
         assert_eq!(job.subject, blade(n));
@@ -112,7 +112,7 @@ fn no_job_of_a_quarantined_blade_begins_and_its_console_is_told_why() {
 #[test]
 fn other_blades_and_spares_are_served_while_one_is_quarantined() {
     let mut config = sample::config();
-    config.images.insert(sample::image(), ImageProfile { spares: 1, ..ImageProfile::default() });
+    config.images.insert(sample::image().name, ImageProfile { spares: 1, ..ImageProfile::default() });
     let mut bench = Bench::new(config);
     bench.plug(1, 1);
     bench.plug(2, 2);
@@ -120,7 +120,7 @@ fn other_blades_and_spares_are_served_while_one_is_quarantined() {
     bench.work();
     let mut menu = bench.send(2, 2, Ask::Menu);
     let Ok(Answer::Menu(menu)) = menu.try_recv() else { panic!("no menu") };
-    let choice = Ask::Choose { token: menu.token, choice: Choice::Install(sample::image()) };
+    let choice = Ask::Choose { token: menu.token, choice: Choice::Install(sample::image().into()) };
     let mut answer = bench.send(2, 2, choice);
     bench.work();
     assert!(matches!(answer.try_recv(), Ok(Answer::Restart { .. })));
