@@ -23,8 +23,12 @@ const PATTERNS: [(&str, &str, u8, &str); 3] =
 const SIZE: &str = "192m";
 /// One turn of one side. Short: the pace of an emulated machine changes within seconds.
 const TURN: &str = "500ms";
-/// LIO gives each connection's threads one processor of these, by the connection's number: with one, all are alike.
-const PROCESSORS: (&str, &str) = ("/sys/kernel/config/target/iscsi/cpus_allowed_list", "1");
+/// Who works where, so that both sides do it alike and nothing wanders: LIO's threads on one processor (each connection would
+/// have one of its own by its number), fio and the initiator's on the other.
+const PLACES: [(&str, &str); 2] = [
+    ("/sys/kernel/config/target/iscsi/cpus_allowed_list", "1"),
+    ("/sys/devices/virtual/workqueue/cpumask", "1"),
+];
 
 const TARGET: &str = "iqn.2003-01.org.example:hand";
 const INITIATOR: &str = "iqn.2003-01.org.example:initiator";
@@ -53,7 +57,7 @@ pub(crate) fn vs_handmade(turns: usize) {
         user: "hand",
         password: PASSWORD,
     };
-    std::fs::write(PROCESSORS.0, PROCESSORS.1).unwrap();
+    PLACES.iter().for_each(|(file, processors)| std::fs::write(file, processors).unwrap());
     let mut pairs = PATTERNS.map(|_| vec![]);
     for first in [0, 1] {
         let sessions = logged_in([&ours, &hand], first);
@@ -138,7 +142,7 @@ fn fio(
         .map(str::to_owned)
         .collect();
     args.extend([format!("--size={SIZE}"), format!("--runtime={TURN}"), format!("--rw={pattern}")]);
-    args.extend([format!("--bs={block}"), format!("--iodepth={depth}")]);
+    args.extend([format!("--bs={block}"), format!("--iodepth={depth}"), "--cpus_allowed=0".to_owned()]);
     for turn in 0..turns * 2 {
         let disk = disks[side(turn)].display();
         args.extend([format!("--name=turn{turn}"), "--stonewall".to_owned(), format!("--filename={disk}")]);
