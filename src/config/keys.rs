@@ -177,7 +177,8 @@ pub const KEYS: &[Key] = &[
         ("image.NAME", "user_data"),
         "text",
         "",
-        "extra cloud-config keys, as YAML; for secrets, remember that this file may be read by others",
+        "extra cloud-config keys, as YAML; '{{ hostname }}', '{{ slot }}', '{{ blade }}', '{{ mac }}', '{{ image }}' and \
+         '{{ version }}' stand for the blade's own; for secrets, remember that this file may be read by others",
     ),
 ];
 

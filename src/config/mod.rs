@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     Bytes, Chap, ExtraPartition, Hostname, ImageName, ImageRef, Iqn, LvName, Mac, PortName, Portal, Slot,
-    VgName,
+    Template, VgName,
 };
 
 /// The whole configuration, checked.
@@ -179,8 +179,8 @@ pub struct ImageProfile {
     pub spares: u16,
     /// SSH public keys for the blade's users.
     pub ssh_keys: Vec<String>,
-    /// Extra cloud-config keys, as YAML text.
-    pub user_data: Option<String>,
+    /// Extra cloud-config keys, as YAML text, with the blade's own name and place in it.
+    pub user_data: Option<Template>,
 }
 
 impl TargetSettings {

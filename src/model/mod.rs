@@ -12,6 +12,7 @@ mod mac;
 mod names;
 mod profile;
 mod secret;
+mod template;
 mod volume;
 
 pub use blade::{BladeId, Firmware, Hardware, Slot};
@@ -24,6 +25,7 @@ pub use mac::Mac;
 pub use names::{Hostname, ImageName, LvName, PortName, VgName};
 pub use profile::{DiskGuid, ExtraPartition, Layout, PartitionKind, Seed};
 pub use secret::{Credentials, Secret};
+pub use template::{Template, Variables};
 pub use volume::{PoolUsage, Role, Tag, Volume, VolumeId, VolumeState};
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::{
     error::Result,
     model::{
         Backstore, BladeId, Bytes, DiskGuid, Export, ForeignExport, Hostname, ImageId, Iqn, Layout, LvName,
-        Seed, Slot, Tag, VolumeId,
+        Seed, Slot, Tag, Variables, VolumeId,
     },
     roster::{Blade, Grant},
 };
@@ -139,12 +139,16 @@ fn granted_disk(config: &Config, id: BladeId, blade: &Blade, grant: &Grant) -> R
     }
     let profile = config.profile_of(&grant.image.name);
     let hostname = hostname_of(config, id, blade.slot);
+    let variables = Variables::new(id, blade.slot, &hostname, &grant.image);
+    let user_data = profile.user_data.map(|template| template.fill(&variables)).transpose();
+    let user_data =
+        user_data.map_err(|e| e.while_doing(format!("fill user_data of image '{}'", grant.image.name)))?;
     let seed = Seed {
         instance_id: format!("i-{}", grant.volume),
         hostname,
         boot_nic: id.0,
         ssh_keys: profile.ssh_keys,
-        user_data: profile.user_data,
+        user_data,
     };
     let owner = Some((id, blade.slot, seed));
     let make = MakeWish { owner, ..make(config, &grant.image, grant.volume) };

@@ -77,6 +77,25 @@ fn only_a_grant_makes_a_volume() {
 }
 
 #[test]
+fn a_seed_has_the_blades_own_name_in_it_and_a_faulty_template_makes_no_disk() {
+    let (id, mut blade) = blade(2);
+    let mut config = sample::config();
+    let (image, volume) = (sample::image(), VolumeId(9));
+    blade.grant = Some(Grant { image: image.clone(), volume, by: GrantedBy::Operator, at: 1, from: None });
+    let mut seed = |text: &str| {
+        let user_data = Some(crate::model::Template::new(text).unwrap());
+        let profile = crate::config::ImageProfile { user_data, ..Default::default() };
+        config.images.insert(image.name.clone(), profile);
+        let disk = wish(&config, id, &blade)?.disk.unwrap();
+        Ok::<_, crate::error::Error>(disk.make.unwrap().owner.unwrap().2.user_data.unwrap())
+    };
+    let text = seed("fqdn: {{ hostname }}.slot{{ slot }}.example\n").unwrap();
+    assert_eq!(text, "fqdn: b-525400000002.slot1.example\n");
+    let error = seed("{% if hostname != 'blade1' %}{{ nothing }}{% endif %}").unwrap_err();
+    assert!(error.to_string().contains("user_data of image 'debian13'"), "{}", error.chain());
+}
+
+#[test]
 fn a_menu_never_chooses_an_image_that_is_not_on_offer() {
     let (id, blade) = blade(1);
     let mut config = sample::config();

@@ -10,7 +10,7 @@ use crate::{
         ImageProfile,
         raw::{Reader, Section},
     },
-    model::{Bytes, ExtraPartition, ImageName, PartitionKind},
+    model::{Bytes, ExtraPartition, ImageName, PartitionKind, Template},
 };
 
 /// Partitions are aligned to it; a smaller one would be nothing.
@@ -51,13 +51,23 @@ fn profile(reader: &mut Reader<'_>, section: &Section<'_, '_>) -> ImageProfile {
     let spares = section.value(reader, "spares", |v| number(v, 0..=1000));
     let ssh_keys = section.value(reader, "ssh_keys", ssh_keys);
     let user_data = section.value(reader, "user_data", |v| v.as_str().map(str::to_owned));
+    let user_data = user_data.and_then(|text| template(reader, section, &text));
     ImageProfile {
         disk_size: disk_size.map(Spanned::into_inner),
         extra,
         spares: spares.map_or(0, Spanned::into_inner),
         ssh_keys: ssh_keys.map(Spanned::into_inner).unwrap_or_default(),
-        user_data: user_data.map(Spanned::into_inner),
+        user_data,
     }
+}
+
+fn template(reader: &mut Reader<'_>, section: &Section<'_, '_>, text: &Spanned<String>) -> Option<Template> {
+    Template::new(text.get_ref().as_str())
+        .map_err(|fault| {
+            let expected = "a template (blade, mac, slot, hostname, image, version; '{% raw %}' for braces)";
+            reader.fault(text.span(), &section.path_of("user_data"), expected, &fault.to_string());
+        })
+        .ok()
 }
 
 fn ssh_keys(value: &DeValue<'_>) -> Option<Vec<String>> {
