@@ -98,8 +98,32 @@ fn the_package_comes_up_on_debian_12() {
         (stage.sheath("images").ok()?[0]["image"] == "tiny@1").then_some(())
     })
     .unwrap();
+    takes_a_target_over(&mut stage);
     stage.appliance.ok("systemctl restart sheathd && sheath status").unwrap();
     assert_eq!(stage.appliance.ok(COMPLAINTS).unwrap(), "");
+}
+
+/// What an administrator types who has a target by hand: a thin volume with some words on it.
+const BY_HAND: &str = "systemctl start dbus
+    lvcreate -y -qq -V 64m --thinpool pool -n byhand sheath && echo words | dd of=/dev/sheath/byhand conv=fsync status=none
+    targetcli /backstores/block create byhand /dev/sheath/byhand && targetcli set global auto_add_default_portal=false
+    targetcli /iscsi create iqn.2003-01.org.example:byhand
+    targetcli /iscsi/iqn.2003-01.org.example:byhand/tpg1/luns create /backstores/block/byhand";
+
+/// The installed agent, in its unit's sandbox, takes a target over that targetcli has made.
+fn takes_a_target_over(stage: &mut Stage) {
+    stage.appliance.ok(BY_HAND).unwrap();
+    let adopt = "adopt iqn.2003-01.org.example:byhand --slot 2 --blade 52:54:00:5a:ff:02";
+    let plan = stage.sheath(&format!("{adopt} --dry-run")).unwrap();
+    assert_eq!(plan[0]["steps"][0]["step"], "remove-foreign", "{plan}");
+    assert!(stage.appliance.ok("targetcli ls").unwrap().contains("org.example:byhand"), "a dry run");
+    let done = stage.sheath(&format!("{adopt} --yes")).unwrap();
+    assert!(done["message"].as_str().unwrap().contains("'byhand' is the disk of blade"), "{done}");
+    let blade = stage.blade(2).unwrap();
+    let disk = format!("/dev/sheath/sheath-vol-{}", blade["volume"].as_str().unwrap());
+    assert_eq!(stage.appliance.ok(&format!("head -c 5 {disk}")).unwrap(), "words");
+    let left = stage.appliance.ok("targetcli ls").unwrap();
+    assert!(!left.contains("byhand") && left.contains("b-5254005aff02"), "{left}");
 }
 
 /// Runs the `vm_` tests in an appliance of this release and shows what they say.
