@@ -62,6 +62,8 @@
 //! | moment | a point of a boot that is timed: seen, DHCP, script, choice, … |
 //! | hand-over | the seconds in which a blade has two sessions: iPXE's, and its operating system's |
 //! | refusal | a login that LIO refused, with its cause |
+//! | workshop | a small Linux in which an image is looked into, in a guest that is thrown away |
+//! | work | one use of the workshop on an image: a clone, a guest, an answer |
 
 pub mod apply;
 pub mod boot;

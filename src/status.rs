@@ -7,7 +7,9 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{BladeId, Bytes, Hardware, ImageId, ImageName, Mac, PoolUsage, PortName, Slot, VolumeId},
+    model::{
+        BladeId, Bytes, Checkup, Hardware, ImageId, ImageName, Mac, PoolUsage, PortName, Slot, VolumeId,
+    },
     observed::{Counters, Refusal, Session, TargetSummary},
     plan::Step,
 };
@@ -294,4 +296,70 @@ pub struct RefusedLogin {
     pub last: Millis,
     /// How often.
     pub count: u64,
+}
+
+/// What can be done with an image in the workshop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "task", rename_all = "kebab-case")]
+pub enum Task {
+    /// Look what is missing for it to boot over iSCSI.
+    Check,
+}
+
+impl std::fmt::Display for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Check => "check",
+        })
+    }
+}
+
+/// How far the work on an image is, or how it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkView {
+    /// What is done.
+    pub task: Task,
+    /// When it began.
+    pub begun: Millis,
+    /// Its phases so far; the last one is not over while it runs.
+    pub phases: Vec<Phase>,
+    /// How far it is.
+    pub progress: WorkProgress,
+}
+
+/// One phase of a work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phase {
+    /// For people: `starting the workshop`.
+    pub name: String,
+    /// How long it took, or has taken so far.
+    pub millis: u64,
+}
+
+/// How far a work is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum WorkProgress {
+    /// It goes on.
+    Running,
+    /// It is done.
+    Done {
+        /// What came of it.
+        result: Box<WorkResult>,
+    },
+    /// It failed; the image is as it was.
+    Failed {
+        /// The error's chain.
+        error: String,
+        /// Its kind.
+        kind: crate::error::Kind,
+    },
+}
+
+/// What came of a work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WorkResult {
+    /// Of [`Task::Check`].
+    Checkup(Checkup),
 }

@@ -48,6 +48,8 @@ mod plans;
 mod refusals;
 #[path = "kernel/sessions.rs"]
 mod sessions;
+#[path = "kernel/workshop.rs"]
+mod workshop;
 
 use sheath_lab::{Appliance, Lab, Payload, Release, Stage, phase::say, secs, until};
 

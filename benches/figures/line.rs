@@ -51,6 +51,7 @@ impl Line {
             submit: Box::new(move |job| lanes.submit(job)),
             word: Box::new(|_| None),
             import: Box::new(|_, _| ()),
+            work: Box::new(|_| ()),
             now: Box::new(core::now),
             fresh: Box::new(move || {
                 random += 1;

@@ -143,6 +143,15 @@ pub enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Be the first process of the workshop's guest
+    #[command(hide = true)]
+    InternalWorkshop,
+    /// Make the workshop in a folder
+    #[command(hide = true)]
+    InternalBuildWorkshop {
+        /// The folder
+        folder: PathBuf,
+    },
 }
 
 /// What can be done with one blade.
@@ -235,6 +244,15 @@ pub enum ImageVerb {
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
+    },
+    /// Look what an image lacks to boot over iSCSI, with the fix for each line
+    ///
+    /// A small Linux, made of what this machine has installed, looks into a thin clone of it in a guest that is thrown away;
+    /// the image is not touched. Ends with status 1 when something is to be mended.
+    Check {
+        /// The image: NAME for its default version, or NAME@VERSION
+        #[arg(value_name = "IMAGE")]
+        image: ImageRef,
     },
 }
 

@@ -8,7 +8,9 @@ use std::ops::ControlFlow;
 use crate::{
     control::api::{Reply, Request},
     error::{Error, Kind, Result},
-    status::{BladeView, EventView, ImageView, ImportProgress, PlanView, Sessions, Status, Targets},
+    status::{
+        BladeView, EventView, ImageView, ImportProgress, PlanView, Sessions, Status, Targets, WorkView,
+    },
 };
 
 /// The agent, as the command line sees it.
@@ -87,6 +89,14 @@ pub(super) fn progress(ask: &dyn Ask, request: Request) -> Result<ImportProgress
     }
 }
 
+/// Returns the answer to [`Request::WorkProgress`].
+pub(super) fn work(ask: &dyn Ask, request: Request) -> Result<WorkView> {
+    match ask.ask(request)? {
+        Reply::Work(view) => Ok(*view),
+        _ => Err(mismatch("the progress of a work")),
+    }
+}
+
 /// Returns the message of an accepted request.
 pub(super) fn accepted(ask: &dyn Ask, request: Request) -> Result<String> {
     match ask.ask(request)? {
@@ -102,7 +112,11 @@ fn empty<T>(reply: &Reply) -> Option<Vec<T>> {
         Reply::Images(list) => list.is_empty(),
         Reply::Targets(list) => list.is_empty(),
         Reply::Plan(list) => list.is_empty(),
-        Reply::Status(_) | Reply::ImportProgress(_) | Reply::Accepted { .. } | Reply::Sessions(_) => false,
+        Reply::Status(_)
+        | Reply::ImportProgress(_)
+        | Reply::Accepted { .. }
+        | Reply::Sessions(_)
+        | Reply::Work(_) => false,
     };
     none.then(Vec::new)
 }

@@ -1,10 +1,14 @@
-//! The hidden commands that run inside the import sandbox. Only passes the words on.
+//! The hidden commands that run inside sandboxes and guests. Only passes the words on.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, path::Path};
 
 use crate::{
     error::Result,
-    image::internal::{self, CONVERT, PROBE},
+    image::{
+        inside,
+        internal::{self, CONVERT, PROBE},
+        workshop,
+    },
 };
 
 /// Looks at an image file.
@@ -15,6 +19,16 @@ pub(super) fn probe(args: &[OsString]) -> Result<()> {
 /// Writes an image to a device.
 pub(super) fn convert(args: &[OsString]) -> Result<()> {
     run(CONVERT, args)
+}
+
+/// Is the workshop's first process.
+pub(super) fn workshop() -> Result<()> {
+    inside::run()
+}
+
+/// Makes the workshop in a folder.
+pub(super) fn build_workshop(folder: &Path) -> Result<()> {
+    workshop::fill(folder)
 }
 
 fn run(verb: &str, args: &[OsString]) -> Result<()> {

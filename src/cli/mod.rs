@@ -24,6 +24,7 @@ mod setup;
 mod status;
 mod table;
 mod targets;
+mod work;
 
 pub use ask::Ask;
 
@@ -70,6 +71,7 @@ fn run(session: &mut Session<'_>, command: Command) -> Result<()> {
             ImageVerb::Publish { image } => images::publish(session, image, true),
             ImageVerb::Unpublish { image } => images::publish(session, image, false),
             ImageVerb::Remove { image, yes } => images::remove(session, image, yes),
+            ImageVerb::Check { image } => work::check(session, &image),
         },
         Command::Targets => targets::list(session),
         Command::Sessions => sessions::list(session),
@@ -84,6 +86,8 @@ fn run(session: &mut Session<'_>, command: Command) -> Result<()> {
         Command::Man { dir } => docs::man(session, dir.as_deref()),
         Command::InternalProbe { args } => internal::probe(&args),
         Command::InternalConvert { args } => internal::convert(&args),
+        Command::InternalWorkshop => internal::workshop(),
+        Command::InternalBuildWorkshop { folder } => internal::build_workshop(&folder),
     }
 }
 

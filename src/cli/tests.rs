@@ -19,11 +19,12 @@ use crate::{
     plan::Step,
     status::{
         BladePhase, BladeView, EventView, ImageView, ImportProgress, Moment, PlanView, Problem, RefusedLogin,
-        SessionView, Sessions, SlotView, Status,
+        SessionView, Sessions, SlotView, Status, WorkView,
     },
 };
 
 mod sessions;
+mod work;
 
 use sessions::{counters, refused, sessions};
 
@@ -35,6 +36,7 @@ const NOW: u64 = 1_795_355_107_000;
 struct Agent {
     asked: RefCell<Vec<Request>>,
     progress: RefCell<Vec<ImportProgress>>,
+    works: RefCell<Vec<WorkView>>,
 }
 
 impl Ask for Agent {
@@ -50,6 +52,7 @@ impl Ask for Agent {
             | Request::Adopt(Adopt { dry_run: true, .. }) => Reply::Plan(plan()),
             Request::Sessions => Reply::Sessions(sessions()),
             Request::ImportProgress { .. } => Reply::ImportProgress(self.progress.borrow_mut().remove(0)),
+            Request::WorkProgress { .. } => Reply::Work(Box::new(self.works.borrow_mut().remove(0))),
             Request::RemoveImage { .. } => {
                 return Err(Error::new(Kind::Busy, "remove image 'debian13': 2 disks came from it"));
             }

@@ -20,6 +20,8 @@
 //! | `POST /v1/sessions/{slot}/drop` | [`Request::DropSession`] | [`Reply::Accepted`] |
 //! | `POST /v1/blades/{slot}/grow` | [`Request::Grow`] | [`Reply::Accepted`], or [`Reply::Plan`] for a dry run |
 //! | `POST /v1/adopt` | [`Request::Adopt`] | [`Reply::Accepted`], or [`Reply::Plan`] for a dry run |
+//! | `POST /v1/images/{name}/work` | [`Request::Work`] | [`Reply::Accepted`] |
+//! | `GET /v1/images/{name}/work` | [`Request::WorkProgress`] | [`Reply::Work`] |
 //! | `GET /v1/events` | – | a stream of server-sent events, each an [`EventView`] |
 //!
 //! A refusal is an HTTP status of 4xx or 5xx with a [`Refusal`] as its body.
@@ -29,7 +31,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Kind},
     model::{BladeId, Growth, ImageId, ImageName, ImageRef, Iqn, Slot},
-    status::{BladeView, EventView, ImageView, ImportProgress, PlanView, Sessions, Status, Targets},
+    status::{
+        BladeView, EventView, ImageView, ImportProgress, PlanView, Sessions, Status, Targets, Task, WorkView,
+    },
 };
 
 /// Where the operator's socket is.
@@ -114,6 +118,18 @@ pub enum Request {
     },
     /// Make a foreign target's volume the disk of a blade. The answer comes when it is.
     Adopt(Adopt),
+    /// Do something with an image in the workshop.
+    Work {
+        /// The image.
+        image: ImageRef,
+        /// What.
+        task: Task,
+    },
+    /// How far the last work on this image is.
+    WorkProgress {
+        /// The image.
+        image: ImageRef,
+    },
 }
 
 /// Which foreign target becomes whose disk.
@@ -168,6 +184,8 @@ pub enum Reply {
     },
     /// [`Request::Sessions`].
     Sessions(Sessions),
+    /// [`Request::WorkProgress`].
+    Work(Box<WorkView>),
 }
 
 /// Why a request was refused.

@@ -85,6 +85,8 @@ impl Request {
             Self::Grow { slot, size, dry_run } => {
                 post(format!("/v1/blades/{slot}/grow"), Some(&GrowBody { size: *size, dry_run: *dry_run }))
             }
+            Self::Work { image, task } => post(format!("/v1/images/{image}/work"), Some(task)),
+            Self::WorkProgress { image } => get(&format!("/v1/images/{image}/work")),
         }
     }
 
@@ -125,6 +127,10 @@ impl Request {
                 let (slot, GrowBody { size, dry_run }) = (slot.parse()?, read(body)?);
                 Ok(Self::Grow { slot, size, dry_run })
             }
+            ("POST", ["v1", "images", image, "work"]) => {
+                Ok(Self::Work { image: image.parse()?, task: read(body)? })
+            }
+            ("GET", ["v1", "images", image, "work"]) => Ok(Self::WorkProgress { image: image.parse()? }),
             _ => Err(Error::new(
                 Kind::Missing,
                 format!("there is no request '{method} {}'", path.escape_debug()),
@@ -141,7 +147,8 @@ impl Request {
             | Self::Targets
             | Self::Plan
             | Self::ImportProgress { .. }
-            | Self::Sessions => false,
+            | Self::Sessions
+            | Self::WorkProgress { .. } => false,
             Self::Install { .. }
             | Self::Release { .. }
             | Self::Move { .. }
@@ -150,7 +157,8 @@ impl Request {
             | Self::Publish { .. }
             | Self::RemoveImage { .. }
             | Self::Reload
-            | Self::DropSession { .. } => true,
+            | Self::DropSession { .. }
+            | Self::Work { .. } => true,
             Self::Grow { dry_run, .. } | Self::Adopt(Adopt { dry_run, .. }) => !dry_run,
         }
     }
@@ -183,8 +191,10 @@ impl Request {
             | Self::Reload
             | Self::DropSession { .. }
             | Self::Grow { dry_run: false, .. }
-            | Self::Adopt(_) => answer(bytes).map(|Accepted { message }| Reply::Accepted { message }),
+            | Self::Adopt(_)
+            | Self::Work { .. } => answer(bytes).map(|Accepted { message }| Reply::Accepted { message }),
             Self::Sessions => answer(bytes).map(Reply::Sessions),
+            Self::WorkProgress { .. } => answer(bytes).map(Reply::Work),
         }
     }
 }
@@ -236,6 +246,8 @@ pub(in crate::control) mod tests {
             Request::Grow { slot: slot(), size: "40GiB".parse().unwrap(), dry_run: true },
             Request::Adopt(adopt(true)),
             Request::Adopt(adopt(false)),
+            Request::Work { image: image("debian13@3"), task: crate::status::Task::Check },
+            Request::WorkProgress { image: image("debian13") },
         ]
     }
 

@@ -9,14 +9,14 @@ use sd_notify::NotifyState;
 
 use super::{
     Args,
-    core::{self, Core, Event, Journal, Outside},
+    core::{self, Core, Event, Journal, Outside, WorkNews, WorkOrder},
     load, notify, services,
 };
 use crate::{
     apply::Lanes,
     config::Config,
     control::api::ImportRequest,
-    error::Result,
+    error::{Error, Kind, Result},
     host::{
         Host,
         keys::MasterKey,
@@ -24,9 +24,9 @@ use crate::{
         live::Live,
         sim::{Machine, Sim},
     },
-    image::{Cancel, Import},
+    image::{Cancel, Import, Work},
     model::ImageId,
-    status::ImportProgress,
+    status::{ImportProgress, Task, WorkResult},
 };
 
 /// The line, ready to run, and the machine that it acts on.
@@ -40,12 +40,15 @@ pub(super) struct Line {
 /// Starts imports: the real machine's, or none on a simulated one.
 type Importer = Box<dyn FnMut(ImageId, ImportRequest) + Send>;
 
+/// Starts works on images.
+type Worker = Box<dyn FnMut(WorkOrder) + Send>;
+
 /// Builds the line.
 ///
 /// # Errors
 /// A master key that is missing or readable by others.
 pub(super) fn build(args: &Args, config: &Config, events: &mpsc::Sender<Event>) -> Result<Line> {
-    let (host, import, log) = machine(args, config, events)?;
+    let Parts { host, import, work, log } = machine(args, config, events)?;
     let done = events.clone();
     let lanes = Arc::new(Lanes::start(host.clone(), move |report| drop(done.send(Event::Done(report)))));
     let working = lanes.clone();
@@ -61,6 +64,7 @@ pub(super) fn build(args: &Args, config: &Config, events: &mpsc::Sender<Event>) 
         files: Box::new(move |config| service_files(config, &run)),
         host: host.clone(),
         state: state.clone(),
+        work,
     };
     let core = Core::new(outside, config.clone(), load::roster(&state), Journal::default());
     Ok(Line { core, host, log })
@@ -73,17 +77,28 @@ fn service_files(config: &Config, run: &std::path::Path) -> Vec<crate::policy::c
     })
 }
 
-/// The machine, who starts imports on it, and its kernel log.
-type Parts = (Arc<dyn Host>, Importer, Option<Arc<kmsg::Log>>);
+/// The machine, who starts imports and works on it, and its kernel log.
+struct Parts {
+    host: Arc<dyn Host>,
+    import: Importer,
+    work: Worker,
+    log: Option<Arc<kmsg::Log>>,
+}
 
 fn machine(args: &Args, config: &Config, events: &mpsc::Sender<Event>) -> Result<Parts> {
     if args.sim {
         let host = Sim::new(config.pool.vg.clone(), Machine::default());
-        return Ok((
-            Arc::new(host),
-            Box::new(|_, _| log::warn!("a simulated machine imports no images")),
-            None,
-        ));
+        let told = events.clone();
+        let refuse = move |order: WorkOrder| {
+            let none = Err(Error::new(Kind::Missing, "a simulated machine has no workshop"));
+            drop(told.send(Event::Work(order.image, WorkNews::Ended(none))));
+        };
+        return Ok(Parts {
+            host: Arc::new(host),
+            import: Box::new(|_, _| log::warn!("a simulated machine imports no images")),
+            work: Box::new(refuse),
+            log: None,
+        });
     }
     let log = Arc::new(kmsg::Log::open(kmsg::KMSG.as_ref()));
     let live = Arc::new(Live::new(config, MasterKey::load(&args.key)?).hearing(Arc::clone(&log)));
@@ -96,7 +111,13 @@ fn machine(args: &Args, config: &Config, events: &mpsc::Sender<Event>) -> Result
         folder: args.state.clone(),
         watermark: config.pool.watermark,
     };
-    Ok((live, Box::new(move |image, request| importer.start(image, request)), Some(log)))
+    let worker = importer.clone();
+    Ok(Parts {
+        host: live,
+        import: Box::new(move |image, request| importer.start(image, request)),
+        work: Box::new(move |order| worker.work(order)),
+        log: Some(log),
+    })
 }
 
 /// Takes events until everybody who could send one is gone. systemd hears that the line turns.
@@ -123,7 +144,8 @@ fn fresh() -> u128 {
     u128::from_ne_bytes(bytes)
 }
 
-/// What an import needs.
+/// What an import, and a work on an image, needs.
+#[derive(Clone)]
 struct Importing {
     live: Arc<Live>,
     events: mpsc::Sender<Event>,
@@ -147,6 +169,22 @@ impl Importing {
                 Ok(()) => tell(ImportProgress::Done),
                 Err(error) => tell(ImportProgress::Failed { error: error.chain(), kind: error.kind() }),
             }
+        });
+    }
+
+    /// Starts a work on an image, on a thread of its own: it lasts minutes.
+    fn work(&self, order: WorkOrder) {
+        let (live, events) = (self.live.clone(), self.events.clone());
+        let WorkOrder { image, task, volume } = order;
+        let work =
+            Work { image: image.clone(), volume, folder: self.folder.clone(), watermark: self.watermark };
+        std::thread::spawn(move || {
+            let tell = |news| drop(events.send(Event::Work(image.clone(), news)));
+            let mut phase = |phase: &str| tell(WorkNews::Phase(phase.to_owned()));
+            let result = match task {
+                Task::Check => work.check(live.lvm(), &mut phase).map(WorkResult::Checkup),
+            };
+            tell(WorkNews::Ended(result));
         });
     }
 }

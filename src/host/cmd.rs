@@ -44,10 +44,20 @@ pub enum Tool {
     QemuImg,
     /// Asks udev to look again, and waits for it.
     Udevadm,
+    /// Runs throw-away guests, in a sandboxed child.
+    Qemu,
+    /// Makes the workshop's initramfs.
+    Mkinitramfs,
+    /// Loads the workshop's own drivers: run there alone.
+    Modprobe,
+    /// Lists an initramfs of initramfs-tools: the image's own, run in the workshop alone.
+    Lsinitramfs,
+    /// Lists an initramfs of dracut: the image's own, run in the workshop alone.
+    Lsinitrd,
 }
 
 /// Tool, path, Debian package.
-const TOOLS: [(Tool, &str, &str); 10] = [
+const TOOLS: [(Tool, &str, &str); 15] = [
     (Tool::Lvm, "/usr/sbin/lvm", "lvm2"),
     (Tool::Systemctl, "/usr/bin/systemctl", "systemd"),
     (Tool::SystemdRun, "/usr/bin/systemd-run", "systemd"),
@@ -58,6 +68,11 @@ const TOOLS: [(Tool, &str, &str); 10] = [
     (Tool::Curl, "/usr/bin/curl", "curl"),
     (Tool::QemuImg, "/usr/bin/qemu-img", "qemu-utils"),
     (Tool::Udevadm, "/usr/bin/udevadm", "udev"),
+    (Tool::Qemu, "/usr/bin/qemu-system-x86_64", "qemu-system-x86"),
+    (Tool::Mkinitramfs, "/usr/sbin/mkinitramfs", "initramfs-tools"),
+    (Tool::Modprobe, "/usr/sbin/modprobe", "kmod"),
+    (Tool::Lsinitramfs, "/usr/bin/lsinitramfs", "initramfs-tools"),
+    (Tool::Lsinitrd, "/usr/bin/lsinitrd", "dracut"),
 ];
 
 impl Tool {
@@ -69,6 +84,18 @@ impl Tool {
     /// Returns the Debian package that carries the tool, for error messages.
     pub fn package(self) -> &'static str {
         self.row().2
+    }
+
+    /// Makes sure that the tool is installed.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] with the package to install.
+    pub fn check(self) -> Result<()> {
+        if std::path::Path::new(self.path()).exists() {
+            return Ok(());
+        }
+        let (path, package) = (self.path(), self.package());
+        Err(Error::new(Kind::Missing, format!("there is no '{path}': apt install {package}")))
     }
 
     fn row(self) -> &'static (Tool, &'static str, &'static str) {

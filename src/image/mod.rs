@@ -9,14 +9,31 @@
 //! Whoever hands us an image may have made every byte of it, so nothing that reads it runs in the agent: each arrow
 //! with a program in it is a transient unit of systemd with nothing but what it needs (`sandbox`). Publishing and
 //! removing are `host::lvm`'s.
+//!
+//! What is inside of a finished image is looked at by a kernel of its own, in a guest that is thrown away:
+//!
+//! ```text
+//! work ─► workshop (a small Linux, made once) ─► guest (QEMU on a clone) ─► answer (facts, as JSON) ─► check ─► findings
+//!                                                no privileges, no network     ▲
+//!                                                                              └ inside: its first process
+//! ```
 
+mod answer;
+mod check;
+mod facts;
 mod fetch;
 pub mod header;
 mod import;
+pub mod inside;
 pub mod internal;
 mod progress;
 mod sandbox;
 mod source;
+mod work;
+pub mod workshop;
 
+pub use check::judge;
+pub use facts::Facts;
 pub use import::{Cancel, Import};
 pub use source::Source;
+pub use work::Work;

@@ -15,7 +15,7 @@ use std::{path::Path, time::Duration};
 use crate::{
     error::{Error, Kind, Result},
     host::cmd::{Cmd, Tool},
-    model::ImageName,
+    model::{ImageId, ImageName},
 };
 
 /// Where the source is seen inside.
@@ -117,6 +117,40 @@ impl Sandbox {
         sandbox
     }
 
+    /// Returns a virtual machine's program: no network; it sees what the caller shows it.
+    pub(super) fn machine(
+        image: &ImageId,
+        what: &str,
+        root: &Path,
+        args: &[String],
+        limit: Duration,
+    ) -> Self {
+        let command: Vec<&str> =
+            std::iter::once(Tool::Qemu.path()).chain(args.iter().map(String::as_str)).collect();
+        let mut sandbox = Self::new(&image.name, what, &command, limit);
+        // systemd has a meaning of its own for '@'.
+        sandbox.unit = format!("sheath-image-{}_{}-{what}.service", image.name, image.version);
+        sandbox.properties.push(format!("RootDirectory={}", root.display()));
+        sandbox.add(["PrivateNetwork=yes", "RestrictAddressFamilies=AF_UNIX", "CapabilityBoundingSet="]);
+        sandbox
+    }
+
+    /// Adds properties.
+    pub(super) fn with(mut self, properties: &[&str]) -> Self {
+        self.properties.extend(properties.iter().map(|property| (*property).to_owned()));
+        self
+    }
+
+    /// Shows the program a file or folder under another name, to read.
+    pub(super) fn seeing(self, from: &Path, to: &str) -> Self {
+        self.with(&[&format!("BindReadOnlyPaths={}:{to}", from.display())])
+    }
+
+    /// Shows the program a file or folder under another name, to write.
+    pub(super) fn writing(self, from: &Path, to: &str) -> Self {
+        self.with(&[&format!("BindPaths={}:{to}", from.display())])
+    }
+
     /// Lets the program write to this one block device.
     pub(super) fn with_device(mut self, device: &Path) -> Self {
         self.properties.push(format!("BindPaths={}:{DEVICE}", device.display()));
@@ -178,7 +212,7 @@ impl Sandbox {
     fn args(&self) -> Vec<String> {
         let fixed = ["--quiet", "--wait", "--pipe", "--collect", "--service-type=exec"].map(str::to_owned);
         let named =
-            [format!("--unit={}", self.unit), format!("--description=Sheath image import ({})", self.unit)];
+            [format!("--unit={}", self.unit), format!("--description=Sheath image work ({})", self.unit)];
         let limit = format!("--property=RuntimeMaxSec={}", self.limit.as_secs());
         let properties = self.properties.iter().map(|property| format!("--property={property}"));
         let end = ["--".to_owned()];

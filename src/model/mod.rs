@@ -5,6 +5,7 @@
 mod blade;
 mod bytes;
 mod difference;
+mod finding;
 mod image;
 mod iqn;
 mod lio;
@@ -18,6 +19,7 @@ mod volume;
 pub use blade::{BladeId, Firmware, Hardware, Slot};
 pub use bytes::{Bytes, Growth};
 pub use difference::{Difference, Part};
+pub use finding::{Checkup, Finding, Judgement};
 pub use image::{ImageId, ImageRef, Version};
 pub use iqn::Iqn;
 pub use lio::{Backstore, Chap, Export, ForeignExport, NopIn, Portal, Stray};

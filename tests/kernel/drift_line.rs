@@ -318,6 +318,7 @@ fn outside(machine: Arc<Machine>, events: &mpsc::Sender<Event>, config: Config) 
         submit: Box::new(move |job| lanes.submit(job)),
         word: Box::new(|_| None),
         import: Box::new(|_, _| ()),
+        work: Box::new(|_| ()),
         now: Box::new(now),
         fresh: Box::new(|| 1),
         reload: Box::new(move || Ok(config.clone())),

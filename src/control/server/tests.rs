@@ -21,12 +21,12 @@ use crate::{
         unix,
     },
     host::{Counters, SessionKind, TargetSummary},
-    model::{Bytes, Hardware, PoolUsage},
+    model::{Bytes, Checkup, Finding, Firmware, Hardware, Judgement, PoolUsage},
     observed::{Refusal, RefusalCause},
     plan::Step,
     status::{
-        BladePhase, BladeView, ImageView, ImportProgress, Moment, PlanView, Problem, RefusedLogin,
-        SessionView, Sessions, SlotView, Status,
+        BladePhase, BladeView, ImageView, ImportProgress, Moment, Phase, PlanView, Problem, RefusedLogin,
+        SessionView, Sessions, SlotView, Status, Task, WorkProgress, WorkResult, WorkView,
     },
 };
 
@@ -71,7 +71,26 @@ fn reply(request: &Request) -> Reply {
         Request::ImportProgress { .. } => {
             Reply::ImportProgress(ImportProgress::Failed { error: "why".into(), kind: Kind::Full })
         }
+        Request::WorkProgress { .. } => Reply::Work(Box::new(a_work())),
         _ => Reply::Accepted { message: "it is done".into() },
+    }
+}
+
+fn a_work() -> WorkView {
+    let finding = Finding {
+        about: "uefi".into(),
+        judgement: Judgement::Missing,
+        text: "no loader".into(),
+        fix: Some("sheath image seal".into()),
+        firmware: Some(Firmware::Uefi),
+        fatal: true,
+    };
+    let checkup = Checkup { system: None, kernel: None, bios: true, uefi: false, findings: vec![finding] };
+    WorkView {
+        task: Task::Check,
+        begun: 5,
+        phases: vec![Phase { name: "looking".into(), millis: 7 }],
+        progress: WorkProgress::Done { result: Box::new(WorkResult::Checkup(checkup)) },
     }
 }
 

@@ -24,6 +24,7 @@ mod refusals;
 mod sessions;
 mod views;
 mod work;
+mod workshop;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -34,6 +35,7 @@ use std::{
 use tokio::sync::oneshot;
 
 pub use journal::{Journal, Kind as EventKind, Subscription, now};
+pub use workshop::{WorkNews, WorkOrder};
 
 use crate::{
     apply::{Job, Report, Subject},
@@ -66,6 +68,8 @@ pub enum Event {
     Import(ImageId, bool, ImportProgress),
     /// A second has passed.
     Tick,
+    /// The work on an image goes on.
+    Work(ImageId, WorkNews),
 }
 
 /// A configuration as read: whole, or its faults.
@@ -97,6 +101,8 @@ pub struct Outside {
     pub host: Arc<dyn Host>,
     /// The roster's file.
     pub state: PathBuf,
+    /// Starts a work on an image; its progress comes back as [`Event::Work`].
+    pub work: Box<dyn FnMut(WorkOrder) + Send>,
 }
 
 /// A blade's request that waits for a job to end.
@@ -144,6 +150,8 @@ pub struct Core {
     refusals: refusals::Refusals,
     /// Verbs whose answers wait for their outcome.
     awaited: BTreeMap<Subject, sessions::Awaited>,
+    /// The last work on each image.
+    works: BTreeMap<ImageId, workshop::Work>,
 }
 
 /// A job that runs.
@@ -186,6 +194,7 @@ impl Core {
             logins: sessions::Logins::default(),
             refusals: refusals::Refusals::default(),
             awaited: BTreeMap::new(),
+            works: BTreeMap::new(),
         }
     }
 
@@ -225,6 +234,7 @@ impl Core {
             Event::Session(blade, session) => self.on_session(blade, session),
             Event::Import(image, publish, progress) => self.on_import(image, publish, progress),
             Event::Tick => self.on_tick(),
+            Event::Work(image, news) => self.on_work(&image, news),
         }
         self.save();
     }
@@ -286,10 +296,12 @@ impl Core {
         self.volumes.as_ref().map(policy::images::offered).unwrap_or_default()
     }
 
-    /// Returns the volumes that somebody wants: grants', and those whose removal is their blades' own business.
+    /// Returns the volumes that somebody wants: grants', those whose removal is their blades' own business, and those of
+    /// works under way.
     fn wanted(&self) -> BTreeSet<crate::model::VolumeId> {
         let released = self.roster.blades.values().flat_map(|blade| blade.releases.iter().copied());
-        self.roster.granted().chain(released).collect()
+        let worked_on = self.works.values().filter_map(workshop::Work::volume);
+        self.roster.granted().chain(released).chain(worked_on).collect()
     }
 
     fn config_error(&mut self, error: &Error) {

@@ -57,6 +57,8 @@ impl Core {
             Request::Adopt(adopt) => return self.operator_adopt(adopt, reply),
             Request::Grow { slot, size, dry_run: true } => self.preview_grow(slot, size),
             Request::Grow { slot, size, dry_run: false } => return self.operator_grow(slot, size, reply),
+            Request::Work { image, task } => self.operator_work(&image, task),
+            Request::WorkProgress { image } => self.work_view(&image),
         };
         let _ = reply.send(answer);
     }

@@ -24,6 +24,7 @@ mod drift;
 mod images;
 mod quarantine;
 mod sessions;
+mod workshop;
 
 /// The line, its simulated machine, and the jobs that wait.
 struct Bench {
@@ -31,6 +32,7 @@ struct Bench {
     host: Arc<Sim>,
     jobs: Arc<Mutex<VecDeque<Job>>>,
     clock: Arc<Mutex<Millis>>,
+    orders: Arc<Mutex<Vec<WorkOrder>>>,
     next_config: Arc<Mutex<std::result::Result<Config, Vec<String>>>>,
     dir: tempfile::TempDir,
 }
@@ -68,7 +70,8 @@ impl Bench {
         let jobs = Arc::new(Mutex::new(VecDeque::new()));
         let clock = Arc::new(Mutex::new(1_000_000));
         let next_config = Arc::new(Mutex::new(Ok(config.clone())));
-        let (queue, time, next) = (jobs.clone(), clock.clone(), next_config.clone());
+        let orders = Arc::new(Mutex::new(vec![]));
+        let (queue, time, next, ordered) = (jobs.clone(), clock.clone(), next_config.clone(), orders.clone());
         let state = dir.path().join("roster.json");
         let roster = std::fs::read(&state).map(|bytes| Saved::parse(&bytes).unwrap().into_roster());
         let mut random = u128::from(std::process::id()) << 64;
@@ -85,9 +88,10 @@ impl Bench {
             files: Box::new(|_| vec![]),
             host: host.clone(),
             state,
+            work: Box::new(move |order| locked(&ordered).push(order)),
         };
         let core = Core::new(outside, config, roster.unwrap_or_default(), Journal::default());
-        let mut bench = Self { core, host, jobs, clock, next_config, dir };
+        let mut bench = Self { core, host, jobs, clock, orders, next_config, dir };
         bench.core.start();
         bench
     }

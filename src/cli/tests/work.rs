@@ -1,0 +1,72 @@
+//! Work on images: phases as they come, findings as a table, the exit status that a script goes by.
+
+use super::*;
+use crate::{
+    model::{Checkup, Finding, Judgement},
+    status::{Phase, Task, WorkProgress, WorkResult, WorkView},
+};
+
+fn view(names: &[&str], progress: WorkProgress) -> WorkView {
+    let phases = names.iter().map(|name| Phase { name: (*name).into(), millis: 1_500 }).collect();
+    WorkView { task: Task::Check, begun: NOW, phases, progress }
+}
+
+fn finding(about: &str, judgement: Judgement, text: &str, fix: Option<&str>) -> Finding {
+    let (about, text, fix) = (about.into(), text.into(), fix.map(str::to_owned));
+    Finding { about, judgement, text, fix, firmware: None, fatal: judgement == Judgement::Missing }
+}
+
+fn checkup(findings: Vec<Finding>) -> WorkView {
+    let kernel = Some("6.12.38-amd64".to_owned());
+    let checkup =
+        Checkup { system: Some("Debian\u{1b}[2J 13".into()), kernel, bios: true, uefi: false, findings };
+    view(
+        &["starting the guest", "looking"],
+        WorkProgress::Done { result: Box::new(WorkResult::Checkup(checkup)) },
+    )
+}
+
+fn agent(works: Vec<WorkView>) -> Agent {
+    Agent { works: RefCell::new(works), ..Agent::default() }
+}
+
+#[test]
+fn a_check_shows_its_phases_once_and_its_findings_as_a_table() {
+    let findings = vec![
+        finding("root", Judgement::Ok, "partition 3, ext4", None),
+        finding("uefi", Judgement::Missing, "no \\EFI\\BOOT\\BOOTX64.EFI", Some("sheath image seal")),
+        finding("bios", Judgement::Ok, "GRUB", None),
+        finding("console", Judgement::Note, "none", None),
+    ];
+    let running = view(&["starting the guest"], WorkProgress::Running);
+    let agent = agent(vec![running.clone(), running, checkup(findings)]);
+    let ran = run(&agent, "image check debian13", None);
+    assert_eq!(
+        ran.result.unwrap_err().kind(),
+        Kind::Failed,
+        "a script must see that something is to be mended"
+    );
+    insta::assert_snapshot!(format!("{}--\n{}", ran.out, ran.err));
+}
+
+#[test]
+fn a_clean_check_succeeds_and_its_json_is_the_apis_type() {
+    let clean = checkup(vec![finding("root", Judgement::Ok, "partition 3, ext4", None)]);
+    let ran = run(&agent(vec![clean.clone()]), "--json image check debian13", None);
+    ran.result.unwrap();
+    assert_eq!(ran.err, "");
+    let WorkProgress::Done { result } = clean.progress else { panic!("it is done") };
+    let WorkResult::Checkup(checkup) = *result;
+    assert_eq!(serde_json::from_str::<Checkup>(&ran.out).unwrap(), checkup);
+}
+
+#[test]
+fn a_failed_work_fails_with_the_kind_that_the_agent_says() {
+    let failed =
+        WorkProgress::Failed { error: "there is no '/usr/sbin/mkinitramfs'".into(), kind: Kind::Missing };
+    let error = run(&agent(vec![view(&[], failed)]), "image check x", None).result.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.chain().as_str()),
+        (Kind::Missing, "there is no '/usr/sbin/mkinitramfs'")
+    );
+}

@@ -1,0 +1,74 @@
+//! Work on images: one at a time, its clone is wanted while it runs, its phases are timed.
+
+use super::*;
+use crate::{
+    model::{Checkup, Tag, VolumeId},
+    plan::Step,
+    status::{Task, WorkProgress, WorkResult, WorkView},
+};
+
+fn check(bench: &mut Bench) -> Result<Reply> {
+    bench.operate(Request::Work { image: sample::image().into(), task: Task::Check })
+}
+
+fn view(bench: &mut Bench) -> WorkView {
+    let Ok(Reply::Work(view)) = bench.operate(Request::WorkProgress { image: sample::image().into() }) else {
+        panic!("no work")
+    };
+    *view
+}
+
+fn tell(bench: &mut Bench, news: WorkNews) {
+    bench.core.handle(Event::Work(sample::image(), news));
+}
+
+fn checkup() -> WorkResult {
+    WorkResult::Checkup(Checkup { system: None, kernel: None, bios: true, uefi: true, findings: vec![] })
+}
+
+#[test]
+fn a_second_work_on_an_image_waits_for_the_first() {
+    let mut bench = Bench::new(sample::config());
+    check(&mut bench).unwrap();
+    assert_eq!(check(&mut bench).unwrap_err().kind(), Kind::Busy);
+    tell(&mut bench, WorkNews::Ended(Ok(checkup())));
+    assert!(matches!(view(&mut bench).progress, WorkProgress::Done { .. }));
+    check(&mut bench).unwrap();
+    let nothing = Request::Work { image: "nothing".parse().unwrap(), task: Task::Check };
+    assert_eq!(bench.operate(nothing).unwrap_err().kind(), Kind::Missing);
+}
+
+#[test]
+fn the_phases_of_a_work_are_timed() {
+    let mut bench = Bench::new(sample::config());
+    check(&mut bench).unwrap();
+    tell(&mut bench, WorkNews::Phase("starting the guest".into()));
+    *locked(&bench.clock) += 3_000;
+    tell(&mut bench, WorkNews::Phase("looking".into()));
+    *locked(&bench.clock) += 500;
+    let phases: Vec<_> =
+        view(&mut bench).phases.into_iter().map(|phase| (phase.name, phase.millis)).collect();
+    assert_eq!(phases, [("starting the guest".to_owned(), 3_000), ("looking".to_owned(), 500)]);
+    let failure = Error::new(Kind::Timeout, "check image 'debian13'");
+    tell(&mut bench, WorkNews::Ended(Err(failure)));
+    let WorkProgress::Failed { kind, .. } = view(&mut bench).progress else { panic!("it failed") };
+    assert_eq!(kind, Kind::Timeout);
+}
+
+#[test]
+fn a_clone_in_the_workshop_is_kept_while_the_work_runs_and_swept_up_afterwards() {
+    let mut bench = Bench::new(sample::config());
+    check(&mut bench).unwrap();
+    let volume = locked(&bench.orders).last().expect("the work was ordered").volume;
+    let there = |bench: &Bench, volume: VolumeId| {
+        bench.host.volumes().unwrap().volumes.contains_key(&volume.lv_name())
+    };
+    let (size, tags) = (crate::model::Bytes::gib(2), vec![Tag::Making, Tag::Image(sample::image())]);
+    bench.host.run(&Step::Clone { volume, image: sample::image(), size, tags }).unwrap();
+    bench.core.ask_volumes("a test");
+    bench.settle();
+    assert!(there(&bench, volume), "a clone under work was taken away");
+    tell(&mut bench, WorkNews::Ended(Ok(checkup())));
+    bench.settle();
+    assert!(!there(&bench, volume), "a clone that nobody wants was left");
+}

@@ -1,0 +1,126 @@
+//! Work on images in the workshop: the operator asks, a thread outside does it, its progress comes back as events.
+//!
+//! One work at a time per image. Its clone's id is given out here and counts as wanted until the work is over; one that
+//! a killed agent has left is half-made and wanted by nobody, and goes like the others.
+
+use super::{Core, EventKind};
+use crate::{
+    control::api::Reply,
+    error::{Error, Kind, Result},
+    model::{ImageId, ImageRef, VolumeId},
+    status::{Phase, Task, WorkProgress, WorkResult, WorkView},
+};
+
+/// A work that somebody outside is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkOrder {
+    /// The image.
+    pub image: ImageId,
+    /// What to do.
+    pub task: Task,
+    /// The id for its clone.
+    pub volume: VolumeId,
+}
+
+/// How a work goes on.
+#[derive(Debug)]
+pub enum WorkNews {
+    /// A phase begins.
+    Phase(String),
+    /// It is over.
+    Ended(Result<WorkResult>),
+}
+
+/// A work, running or over.
+#[derive(Debug)]
+pub(super) struct Work {
+    view: WorkView,
+    volume: VolumeId,
+}
+
+impl Work {
+    /// Returns the clone that it needs, while it runs.
+    pub(super) fn volume(&self) -> Option<VolumeId> {
+        self.is_running().then_some(self.volume)
+    }
+
+    fn is_running(&self) -> bool {
+        self.view.progress == WorkProgress::Running
+    }
+}
+
+impl Core {
+    pub(super) fn operator_work(&mut self, image: &ImageRef, task: Task) -> Result<Reply> {
+        let image = self.whole_image(image)?;
+        if let Some(work) = self.works.get(&image).filter(|work| work.is_running()) {
+            let text = format!("{task} image '{image}': there is a {} of it under way", work.view.task);
+            return Err(Error::new(Kind::Busy, text));
+        }
+        let (begun, volume) = (self.now(), VolumeId((self.outside.fresh)()));
+        let view = WorkView { task, begun, phases: vec![], progress: WorkProgress::Running };
+        self.works.insert(image.clone(), Work { view, volume });
+        self.journal.tell_image(EventKind::Image, &image.name, &format!("{task} of image '{image}' begins"));
+        let message = format!("image '{image}': {task} begins");
+        (self.outside.work)(WorkOrder { image, task, volume });
+        Ok(Reply::Accepted { message })
+    }
+
+    pub(super) fn work_view(&self, image: &ImageRef) -> Result<Reply> {
+        let image = self.whole_image(image)?;
+        let none = || Error::new(Kind::Missing, format!("follow the work on image '{image}': there is none"));
+        let mut view = self.works.get(&image).ok_or_else(none)?.view.clone();
+        if view.progress == WorkProgress::Running {
+            close(&mut view, self.now());
+        }
+        Ok(Reply::Work(Box::new(view)))
+    }
+
+    pub(super) fn on_work(&mut self, image: &ImageId, news: WorkNews) {
+        let now = self.now();
+        let Some(work) = self.works.get_mut(image) else { return };
+        close(&mut work.view, now);
+        match news {
+            WorkNews::Phase(phase) => work.view.phases.push(Phase { name: phase, millis: 0 }),
+            WorkNews::Ended(result) => {
+                let kind = if result.is_ok() { EventKind::Image } else { EventKind::Failed };
+                let text = end(image, &mut work.view, result);
+                self.journal.tell_image(kind, &image.name, &text);
+                self.ask_volumes("work on an image is over");
+            }
+        }
+    }
+}
+
+/// Says how long the last phase has taken: until now, less what the others took.
+fn close(view: &mut WorkView, now: u64) {
+    let before: u64 = view.phases.iter().rev().skip(1).map(|phase| phase.millis).sum();
+    if let Some(last) = view.phases.last_mut() {
+        last.millis = now.saturating_sub(view.begun).saturating_sub(before);
+    }
+}
+
+/// Notes how it ended, and returns that for people, with the time of each phase.
+fn end(image: &ImageId, view: &mut WorkView, result: Result<WorkResult>) -> String {
+    let seconds = |millis: u64| format!("{}.{} s", millis / 1000, millis % 1000 / 100);
+    let phases = view.phases.iter().map(|phase| format!("{} {}", phase.name, seconds(phase.millis)));
+    let phases = phases.collect::<Vec<_>>().join(", ");
+    let (text, progress) = match result {
+        Ok(result) => (told(&result), WorkProgress::Done { result: Box::new(result) }),
+        Err(error) => {
+            let (error, kind) = (error.chain(), error.kind());
+            (error.clone(), WorkProgress::Failed { error, kind })
+        }
+    };
+    view.progress = progress;
+    format!("{} of image '{image}': {text} ({phases})", view.task)
+}
+
+fn told(result: &WorkResult) -> String {
+    match result {
+        WorkResult::Checkup(checkup) => {
+            let bad = checkup.findings.iter().filter(|finding| finding.judgement.is_bad()).count();
+            let boots = |does: bool| if does { "boots" } else { "does not boot" };
+            format!("{bad} things to mend, BIOS {}, UEFI {}", boots(checkup.bios), boots(checkup.uefi))
+        }
+    }
+}

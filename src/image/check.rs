@@ -1,0 +1,438 @@
+//! Judges an image by its facts: what is as it has to be to live on an iSCSI disk, what is not, and what mends it.
+//!
+//! Pure: the facts were gathered in the workshop (`inside`), and nothing is looked at here. Each thing that has kept a
+//! blade from booting, or made two blades the same machine, is one line.
+
+use super::facts::{Facts, Initramfs, Kernel, Maker};
+use crate::model::{Checkup, Finding, Firmware, Judgement};
+
+/// What mends most things.
+const SEAL: &str = "sheath image seal";
+/// Kernel arguments that make dracut's initramfs log in.
+const DRACUT_ARGS: &str = "rd.iscsi.firmware=1 rd.iscsi.ibft=1 rd.neednet=1";
+
+/// Returns what is to be said of an image with these facts.
+pub fn judge(facts: &Facts) -> Checkup {
+    let mut findings = vec![root(facts)];
+    if facts.root.is_some() {
+        findings.extend(system(facts));
+        findings.extend(initramfs(facts));
+        findings.extend(iscsi(facts));
+        findings.extend(identity(facts));
+        findings.extend(running(facts));
+    }
+    findings.extend(bios(facts));
+    findings.extend(uefi(facts));
+    let boots = |firmware| {
+        !findings.iter().any(|finding| {
+            finding.fatal && finding.judgement.is_bad() && finding.firmware.is_none_or(|of| of == firmware)
+        })
+    };
+    Checkup {
+        system: facts.os.as_ref().map(|os| os.name.clone()),
+        kernel: facts.kernels.last().map(|kernel| kernel.version.clone()),
+        bios: boots(Firmware::Bios),
+        uefi: boots(Firmware::Uefi),
+        findings,
+    }
+}
+
+fn ok(about: &str, text: impl Into<String>) -> Finding {
+    let (about, text) = (about.to_owned(), text.into());
+    Finding { about, judgement: Judgement::Ok, text, fix: None, firmware: None, fatal: false }
+}
+
+fn note(about: &str, text: impl Into<String>) -> Finding {
+    Finding { judgement: Judgement::Note, ..ok(about, text) }
+}
+
+fn missing(about: &str, text: impl Into<String>, fix: &str) -> Finding {
+    Finding { judgement: Judgement::Missing, fix: Some(fix.to_owned()), ..ok(about, text) }
+}
+
+fn wrong(about: &str, text: impl Into<String>, fix: &str) -> Finding {
+    Finding { judgement: Judgement::Wrong, ..missing(about, text, fix) }
+}
+
+/// Makes it one without which a blade does not boot.
+fn fatal(finding: Finding) -> Finding {
+    Finding { fatal: true, ..finding }
+}
+
+/// Makes it one of this firmware's alone, without which a blade that has it does not boot.
+fn of(firmware: Firmware, finding: Finding) -> Finding {
+    Finding { firmware: Some(firmware), ..fatal(finding) }
+}
+
+/// Returns "as it has to be", or the finding that says otherwise.
+fn either(good: bool, about: &str, text: &str, otherwise: Finding) -> Finding {
+    if good { ok(about, text) } else { otherwise }
+}
+
+fn root(facts: &Facts) -> Finding {
+    let Some(root) = facts.root else {
+        let text = "no partition holds a Linux system that could be read";
+        return fatal(missing("root", text, "install it on a plain partition: LVM and LUKS are not read"));
+    };
+    let last = facts.partitions.last().map(|partition| partition.number);
+    let fs = facts.partitions.iter().find(|partition| partition.number == root);
+    let text = format!("partition {root}, {}", fs.map_or("", |partition| &partition.fs));
+    match last {
+        Some(last) if last != root => wrong(
+            "root",
+            format!("{text}; partition {last} lies behind it, and is the one that grows with the disk"),
+            "put the root partition last",
+        ),
+        _ => ok("root", text),
+    }
+}
+
+fn system(facts: &Facts) -> Vec<Finding> {
+    let os = facts.os.as_ref();
+    let name = os.map(|os| if os.name.is_empty() { os.id.clone() } else { os.name.clone() });
+    let mut found = vec![match name {
+        Some(name) => note("system", name),
+        None => missing("system", "no /etc/os-release", "is this partition the system's?"),
+    }];
+    found.push(match facts.kernels.last() {
+        Some(kernel) => ok("kernel", &kernel.version),
+        None => fatal(missing("kernel", "none below /boot", "install a kernel")),
+    });
+    found
+}
+
+/// Judges the newest kernel's: the one that is started.
+fn initramfs(facts: &Facts) -> Vec<Finding> {
+    let Some(Kernel { initramfs, .. }) = facts.kernels.last() else { return vec![] };
+    let about = "initramfs";
+    let Some(found) = initramfs else {
+        return vec![fatal(missing(about, "the kernel has none", SEAL))];
+    };
+    if let Some(why) = &found.unread {
+        return vec![note(about, format!("{} could not be looked into: {why}", found.path))];
+    }
+    let Initramfs { path, initiator, tcp, ibft, .. } = found;
+    let lacks: Vec<&str> = [
+        (*initiator, "the iSCSI initiator"),
+        (*tcp, "the module iscsi_tcp"),
+        (*ibft, "the module iscsi_ibft"),
+    ]
+    .iter()
+    .filter_map(|(has, what)| (!has).then_some(*what))
+    .collect();
+    if lacks.is_empty() {
+        return vec![ok(about, format!("{path} logs in over iSCSI"))];
+    }
+    vec![fatal(missing(about, format!("{path} has not {}", lacks.join(", ")), SEAL))]
+}
+
+fn iscsi(facts: &Facts) -> Vec<Finding> {
+    let iscsi = &facts.iscsi;
+    let package = match iscsi.maker {
+        Some(Maker::Dracut) => "install iscsi-initiator-utils in the image",
+        _ => "install open-iscsi in the image",
+    };
+    let how = match iscsi.maker {
+        Some(Maker::Dracut) => DRACUT_ARGS,
+        _ => "ISCSI_AUTO=true in /etc/iscsi/iscsi.initramfs",
+    };
+    let mut found = vec![
+        either(
+            iscsi.daemon,
+            "iscsid",
+            "installed",
+            missing("iscsid", "not installed: a session that is lost is never taken up again", package),
+        ),
+        either(
+            iscsi.automatic,
+            "iscsi-login",
+            "the initramfs logs in by what the firmware left (iBFT)",
+            fatal(missing("iscsi-login", format!("nothing tells the initramfs to log in: {how}"), SEAL)),
+        ),
+    ];
+    let about = "initiator-name";
+    found.push(match (&iscsi.initiator, iscsi.name_from_ibft) {
+        (_, true) => ok(about, "taken from the firmware (iBFT) at each start"),
+        (Some(line), false) => wrong(
+            about,
+            format!("the image's own: {line}: a lost session is refused when it comes back"),
+            SEAL,
+        ),
+        (None, false) => missing(about, "none, and iscsid does not start without one", SEAL),
+    });
+    found
+}
+
+fn identity(facts: &Facts) -> Vec<Finding> {
+    let identity = &facts.identity;
+    let list = |about: &str, what: &str, found: &[String]| {
+        let text = format!("{what} left: {}", found.join(", "));
+        either(found.is_empty(), about, &format!("no {what} left"), wrong(about, text, SEAL))
+    };
+    let same = "clones would be one machine for DHCP and systemd";
+    vec![
+        either(
+            !identity.machine_id,
+            "machine-id",
+            "empty",
+            wrong("machine-id", format!("set: {same}"), SEAL),
+        ),
+        either(
+            !identity.dbus_machine_id,
+            "dbus-machine-id",
+            "none of its own",
+            wrong("dbus-machine-id", format!("set in /var/lib/dbus: {same}"), SEAL),
+        ),
+        list("ssh-host-keys", "SSH host keys", &identity.ssh_keys),
+        list("leases", "DHCP leases", &identity.leases),
+        list("random-seed", "random seeds", &identity.seeds),
+        list("net-names", "interface names by MAC address", &identity.net_names),
+        either(
+            !identity.cloud_state,
+            "cloud-state",
+            "none",
+            wrong("cloud-state", "cloud-init remembers another instance", SEAL),
+        ),
+    ]
+}
+
+/// Judges what matters once it runs.
+fn running(facts: &Facts) -> Vec<Finding> {
+    let mut found = vec![boot_nic(facts), first_boot(facts)];
+    let places = facts.fstab_by_place.join("; ");
+    found.push(either(
+        facts.fstab_by_place.is_empty(),
+        "fstab",
+        "no disk by its place",
+        wrong("fstab", format!("disks by their place: {places}"), "name them by UUID= or LABEL="),
+    ));
+    found.push(match facts.boot.cmdline.split(' ').any(|word| word.starts_with("console=ttyS")) {
+        true => ok("console", "serial"),
+        false => note("console", "no serial console: 'sheath image prove' cannot see a login prompt"),
+    });
+    found
+}
+
+fn boot_nic(facts: &Facts) -> Finding {
+    let (about, network) = ("boot-nic", &facts.network);
+    match (network.kept, network.networkd, network.manager) {
+        (true, _, _) => ok(about, "kept up until the end"),
+        // ifupdown leaves an interface alone that the initramfs has marked, and NetworkManager leaves all up when it ends.
+        (false, false, _) => ok(about, "nobody takes it down"),
+        (false, true, _) => wrong(
+            about,
+            "systemd-networkd takes it down at shutdown, and the root disk with it: a reboot hangs",
+            SEAL,
+        ),
+    }
+}
+
+fn first_boot(facts: &Facts) -> Finding {
+    let about = "first-boot";
+    match (facts.cloud_init, facts.first_boot) {
+        (true, _) => ok(about, "cloud-init takes the seed"),
+        (false, true) => ok(about, "the first-boot unit takes the seed"),
+        (false, false) => {
+            missing(about, "nothing takes the seed: no host name and no SSH keys of its own", SEAL)
+        }
+    }
+}
+
+fn bios(facts: &Facts) -> Vec<Finding> {
+    let boot = &facts.boot;
+    let fix = "grub-install --target=i386-pc in the image";
+    let about = "bios";
+    let finding = match (boot.bios_code, boot.bios_partition, boot.bios_core) {
+        (true, true, true) => ok(about, "GRUB in the first sector and in the BIOS boot partition"),
+        (_, false, _) => missing(about, "no BIOS boot partition", fix),
+        (false, true, _) => missing(about, "no boot code in the first sector", fix),
+        (true, true, false) => missing(about, "no GRUB core in the BIOS boot partition", fix),
+    };
+    vec![of(Firmware::Bios, finding)]
+}
+
+fn uefi(facts: &Facts) -> Vec<Finding> {
+    let boot = &facts.boot;
+    let about = "uefi";
+    let finding = match (boot.esp, boot.removable, boot.loaders.first()) {
+        (true, true, _) => ok(about, "\\EFI\\BOOT\\BOOTX64.EFI is in the EFI system partition"),
+        (true, false, Some(other)) => {
+            missing(about, format!("no \\EFI\\BOOT\\BOOTX64.EFI, only {other}: iPXE does not find it"), SEAL)
+        }
+        (true, false, None) => {
+            let fix = "grub-install --target=x86_64-efi --removable in the image";
+            missing(about, "no boot loader in the EFI system partition", fix)
+        }
+        (false, _, _) => missing(about, "no EFI system partition", "make one, with GRUB in it"),
+    };
+    vec![of(Firmware::Uefi, finding)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::facts::{Boot, Identity, Iscsi, Network, Os, Partition};
+
+    /// Returns an image with nothing wrong in it.
+    fn good() -> Facts {
+        let partition = |number, fs: &str| Partition { number, fs: fs.into(), ..Partition::default() };
+        Facts {
+            partitions: vec![partition(1, ""), partition(2, "vfat"), partition(3, "ext4")],
+            root: Some(3),
+            os: Some(Os { id: "debian".into(), name: "Debian 13".into(), ..Os::default() }),
+            kernels: vec![Kernel {
+                version: "6.12.1".into(),
+                initramfs: Some(Initramfs {
+                    path: "boot/initrd.img-6.12.1".into(),
+                    unread: None,
+                    initiator: true,
+                    tcp: true,
+                    ibft: true,
+                }),
+            }],
+            boot: Boot {
+                esp: true,
+                removable: true,
+                bios_partition: true,
+                bios_code: true,
+                bios_core: true,
+                cmdline: "root=LABEL=root console=ttyS0,115200".into(),
+                ..Boot::default()
+            },
+            iscsi: Iscsi {
+                maker: Some(Maker::InitramfsTools),
+                daemon: true,
+                automatic: true,
+                name_from_ibft: true,
+                initiator: None,
+            },
+            network: Network { networkd: true, kept: true, ..Network::default() },
+            cloud_init: true,
+            ..Facts::default()
+        }
+    }
+
+    /// Returns what a change of a good image makes worse.
+    fn bad(change: impl FnOnce(&mut Facts)) -> (Checkup, Vec<(String, Judgement)>) {
+        let mut facts = good();
+        change(&mut facts);
+        let checkup = judge(&facts);
+        let bad = checkup.findings.iter().filter(|finding| finding.judgement.is_bad());
+        let bad = bad.map(|finding| (finding.about.clone(), finding.judgement)).collect();
+        (checkup, bad)
+    }
+
+    #[test]
+    fn a_good_image_boots_by_both_firmwares_and_has_nothing_to_mend() {
+        let checkup = judge(&good());
+        assert!(checkup.is_clean() && checkup.bios && checkup.uefi, "{checkup:#?}");
+        assert_eq!(checkup.kernel.as_deref(), Some("6.12.1"));
+    }
+
+    #[test]
+    fn an_initramfs_without_the_initiator_keeps_both_firmwares_from_booting() {
+        let (checkup, bad) = bad(|facts| {
+            let initramfs = facts.kernels[0].initramfs.as_mut().unwrap();
+            (initramfs.initiator, initramfs.ibft) = (false, false);
+        });
+        assert_eq!(bad, [("initramfs".to_owned(), Judgement::Missing)]);
+        assert!(!checkup.bios && !checkup.uefi);
+        let text = &checkup.findings.iter().find(|finding| finding.about == "initramfs").unwrap().text;
+        assert!(
+            text.contains("iSCSI initiator") && text.contains("iscsi_ibft") && !text.contains("iscsi_tcp")
+        );
+    }
+
+    #[test]
+    fn the_newest_kernel_is_the_one_that_counts() {
+        let (checkup, _) = bad(|facts| {
+            facts.kernels.push(Kernel { version: "6.12.2".into(), initramfs: None });
+        });
+        assert!(!checkup.bios && !checkup.uefi);
+    }
+
+    #[test]
+    fn a_loader_at_the_vendors_path_alone_is_a_uefi_fault_and_no_bios_fault() {
+        let (checkup, bad) = bad(|facts| {
+            facts.boot.removable = false;
+            facts.boot.loaders = vec!["EFI/debian/grubx64.efi".into()];
+        });
+        assert_eq!(bad, [("uefi".to_owned(), Judgement::Missing)]);
+        assert!(checkup.bios && !checkup.uefi);
+    }
+
+    #[test]
+    fn a_disk_without_grubs_core_is_a_bios_fault_and_no_uefi_fault() {
+        for change in [
+            (|facts: &mut Facts| facts.boot.bios_core = false) as fn(&mut Facts),
+            |facts| facts.boot.bios_code = false,
+            |facts| facts.boot.bios_partition = false,
+        ] {
+            let (checkup, bad) = bad(change);
+            assert_eq!(bad, [("bios".to_owned(), Judgement::Missing)]);
+            assert!(!checkup.bios && checkup.uefi);
+        }
+    }
+
+    #[test]
+    fn each_leftover_of_identity_is_wrong_and_keeps_nobody_from_booting() {
+        let some = || vec!["x".to_owned()];
+        let (checkup, bad) = bad(|facts| {
+            facts.identity = Identity {
+                machine_id: true,
+                dbus_machine_id: true,
+                ssh_keys: some(),
+                leases: some(),
+                seeds: some(),
+                cloud_state: true,
+                net_names: some(),
+            };
+        });
+        assert_eq!(bad.len(), 7, "{bad:?}");
+        assert!(bad.iter().all(|(_, judgement)| *judgement == Judgement::Wrong));
+        assert!(checkup.bios && checkup.uefi);
+        assert!(checkup.findings.iter().filter(|f| f.judgement.is_bad()).all(|f| f.fix.is_some()));
+    }
+
+    #[test]
+    fn networkd_without_a_kept_boot_nic_hangs_at_reboot() {
+        let (_, found) = bad(|facts| facts.network.kept = false);
+        assert_eq!(found, [("boot-nic".to_owned(), Judgement::Wrong)]);
+        let (_, found) = bad(|facts| facts.network = Network { ifupdown: true, ..Network::default() });
+        assert_eq!(found, []);
+    }
+
+    #[test]
+    fn a_name_of_its_own_and_no_name_at_all_are_told_apart() {
+        let own = |initiator: Option<&str>| {
+            let initiator = initiator.map(str::to_owned);
+            bad(|facts| (facts.iscsi.name_from_ibft, facts.iscsi.initiator) = (false, initiator)).1
+        };
+        assert_eq!(own(Some("GenerateName=yes")), [("initiator-name".to_owned(), Judgement::Wrong)]);
+        assert_eq!(own(None), [("initiator-name".to_owned(), Judgement::Missing)]);
+    }
+
+    #[test]
+    fn a_disk_without_a_system_says_so_and_nothing_of_what_is_not_there() {
+        let checkup = judge(&Facts { boot: good().boot, ..Facts::default() });
+        let about: Vec<_> = checkup.findings.iter().map(|finding| finding.about.as_str()).collect();
+        assert_eq!(about, ["root", "bios", "uefi"]);
+        assert!(!checkup.bios && !checkup.uefi && !checkup.is_clean());
+    }
+
+    #[test]
+    fn a_root_that_is_not_last_would_not_grow() {
+        let (checkup, bad) = bad(|facts| facts.partitions.swap(1, 2));
+        assert_eq!(bad, [("root".to_owned(), Judgement::Wrong)]);
+        assert!(checkup.bios, "it boots all the same");
+    }
+
+    #[test]
+    fn an_initramfs_that_could_not_be_read_is_no_fault() {
+        let (checkup, bad) = bad(|facts| {
+            let unread = Initramfs { unread: Some("no lsinitramfs".into()), ..Initramfs::default() };
+            facts.kernels[0].initramfs = Some(unread);
+        });
+        assert!(bad.is_empty() && checkup.bios);
+    }
+}

@@ -1,0 +1,191 @@
+//! A throw-away guest: QEMU as a transient unit without privileges, on a clone that nobody else has.
+//!
+//! Whatever an image does to the guest's kernel, it is then in a process of a passing user without network, devices (but
+//! that one clone), files and privileges; QEMU's own seccomp filter is on besides. The guest's console goes to a file, its
+//! second serial port to us.
+
+use std::{fs, path::Path, time::Duration};
+
+use super::{Workshop, place::Place};
+use crate::{
+    error::{Context, Error, Kind, Result},
+    image::{
+        answer::{Line, Lines, Role},
+        inside::{WORKSHOP, disk::SERIAL},
+        sandbox::{DEVICE, Sandbox},
+    },
+    model::ImageId,
+};
+
+/// Where the guest's parts are seen inside of the sandbox.
+const KERNEL: &str = "/workshop/vmlinuz";
+const INITRD: &str = "/workshop/initrd";
+const CONSOLE: &str = "/workshop/console";
+/// The processor's virtualisation, where the machine has it.
+const KVM: &str = "/dev/kvm";
+/// The guest's memory: kernel, initramfs and room for the image's own tools.
+const MEMORY_MIB: u32 = 512;
+/// Longest time for a guest, emulated.
+const LIMIT: Duration = Duration::from_secs(3600);
+/// The console log is cut off there, and the guest with it: one that prints so much is not at work.
+const LARGEST_LOG: &str = "LimitFSIZE=8M";
+/// How much of the console's end an error shows.
+const SHOWN: usize = 600;
+
+/// One guest, not yet started.
+#[derive(Debug)]
+pub(in crate::image) struct Guest<'a> {
+    /// The image that it is about: units are named after it.
+    pub(in crate::image) image: &'a ImageId,
+    /// What it is for.
+    pub(in crate::image) role: Role,
+    /// Kernel and initramfs.
+    pub(in crate::image) workshop: &'a Workshop,
+    /// The clone's device.
+    pub(in crate::image) device: &'a Path,
+    /// A folder that only root can enter.
+    pub(in crate::image) folder: &'a Path,
+}
+
+impl Guest<'_> {
+    /// Runs the guest to its end and hands its answer over, line by line.
+    ///
+    /// # Errors
+    /// What the guest says of itself; [`Kind::Failed`] with the console's end where it ends without a word.
+    pub(in crate::image) fn run(&self, on_line: &mut dyn FnMut(Line)) -> Result<()> {
+        let place = Place::make(self.folder, self.image)?;
+        let node = self.device.canonicalize().attempt(|| format!("find '{}'", self.device.display()))?;
+        let sandbox = self.sandbox(&place, &node);
+        sandbox.stop();
+        let (mut lines, mut last, mut broken) = (Lines::default(), None, None);
+        let ended = sandbox.run(vec![], |piece| match lines.feed(piece) {
+            _ if broken.is_some() => {}
+            Ok(whole) => whole.into_iter().for_each(|line| match line {
+                Line::Done | Line::Failed { .. } => last = Some(line),
+                line => on_line(line),
+            }),
+            Err(error) => {
+                broken = Some(error);
+                sandbox.stop();
+            }
+        });
+        match (broken, last, ended) {
+            (Some(error), _, _) => Err(error),
+            (None, Some(Line::Failed { error }), _) => Err(Error::new(Kind::Failed, error)),
+            (None, Some(_), _) => Ok(()),
+            (None, None, ended) => Err(silent(&place, ended.err())),
+        }
+    }
+
+    fn sandbox(&self, place: &Place, node: &Path) -> Sandbox {
+        let kvm = fs::metadata(KVM).is_ok();
+        let sandbox = Sandbox::machine(self.image, self.role.name(), &place.root(), &self.args(kvm), LIMIT)
+            .with_device(node)
+            .with(&[&format!("MemoryMax={}M", MEMORY_MIB + 512), LARGEST_LOG])
+            .seeing(&self.workshop.kernel(), KERNEL)
+            .seeing(&self.workshop.initrd(), INITRD)
+            .writing(&place.console(), CONSOLE);
+        if kvm {
+            sandbox.with(&[
+                &format!("DeviceAllow={KVM} rw"),
+                &format!("BindPaths={KVM}"),
+                "SupplementaryGroups=kvm",
+            ])
+        } else {
+            sandbox
+        }
+    }
+
+    /// Returns QEMU's arguments.
+    fn args(&self, kvm: bool) -> Vec<String> {
+        let accel = if kvm { "kvm:tcg" } else { "tcg" };
+        let cmdline = format!(
+            "console=ttyS0 quiet panic=-1 mitigations=off nokaslr random.trust_cpu=on {} rdinit=/usr/bin/sheath -- {WORKSHOP}",
+            self.role.word()
+        );
+        let disk = format!(
+            "driver=host_device,node-name=image,filename={DEVICE},cache.direct=on,aio=threads,discard=unmap"
+        );
+        let words = [
+            "-nodefaults",
+            "-no-user-config",
+            "-no-reboot",
+            "-display",
+            "none",
+            "-vga",
+            "none",
+            "-sandbox",
+            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+            "-cpu",
+            "max",
+            "-device",
+            "virtio-rng-pci",
+            "-kernel",
+            KERNEL,
+            "-initrd",
+            INITRD,
+        ];
+        let mut args: Vec<String> = words.map(str::to_owned).to_vec();
+        let mut pair = |key: &str, value: String| args.extend([key.to_owned(), value]);
+        pair("-machine", format!("pc,accel={accel},graphics=off"));
+        pair("-m", format!("{MEMORY_MIB}M"));
+        pair("-append", cmdline);
+        pair("-blockdev", disk);
+        pair("-device", format!("virtio-blk-pci,drive=image,serial={SERIAL}"));
+        // The first port is the console, the second the answer.
+        pair("-serial", format!("file:{CONSOLE}"));
+        pair("-serial", "stdio".into());
+        args
+    }
+}
+
+/// Returns the error of a guest that ended without a word: QEMU's own, or what stands on its console.
+fn silent(place: &Place, ended: Option<Error>) -> Error {
+    let console = place.last_words(SHOWN);
+    let error = Error::new(
+        Kind::Failed,
+        format!("the guest ended without an answer; its console ends with: {console}"),
+    );
+    match ended {
+        Some(why) => error.because(why),
+        None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn args(kvm: bool) -> Vec<String> {
+        let (image, workshop) = ("debian13".parse().unwrap(), Workshop::at("/w".into()));
+        let (device, folder) = (PathBuf::from("/dev/dm-7"), PathBuf::from("/f"));
+        Guest { image: &image, role: Role::Check, workshop: &workshop, device: &device, folder: &folder }
+            .args(kvm)
+    }
+
+    #[test]
+    fn the_guest_has_one_disk_two_serial_ports_and_no_network() {
+        let args = args(false);
+        assert_eq!(args.iter().filter(|arg| *arg == "-serial").count(), 2);
+        assert_eq!(args.iter().filter(|arg| *arg == "-blockdev").count(), 1);
+        assert!(args.contains(&"-nodefaults".to_owned()));
+        assert!(!args.iter().any(|arg| arg.contains("net")), "{args:?}");
+    }
+
+    #[test]
+    fn virtualisation_is_asked_for_only_where_it_is() {
+        assert!(args(true).contains(&"pc,accel=kvm:tcg,graphics=off".to_owned()));
+        assert!(args(false).contains(&"pc,accel=tcg,graphics=off".to_owned()));
+    }
+
+    #[test]
+    fn the_role_stands_on_the_kernels_command_line_before_the_programs_own_words() {
+        let args = args(false);
+        let cmdline = args.iter().find(|arg| arg.contains("rdinit=")).unwrap();
+        let (kernel, program) = cmdline.split_once(" -- ").unwrap();
+        assert_eq!(Role::of_cmdline(kernel).unwrap(), Role::Check);
+        assert_eq!(program, WORKSHOP);
+    }
+}

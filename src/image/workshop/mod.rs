@@ -1,0 +1,15 @@
+//! The workshop: a small Linux made of what the appliance has installed, in which images are looked into and worked on.
+//!
+//! ```text
+//! build   kernel + initramfs, once per kernel and version ──► Workshop
+//! guest   QEMU without privileges on a clone ──► lines of the answer      (what runs in it: `inside`)
+//! ```
+//!
+//! The appliance's kernel never mounts an image. The same kernel and initramfs can be started on any machine: what they
+//! do there is the role on the kernel's command line.
+
+mod build;
+pub(super) mod guest;
+mod place;
+
+pub use build::{BUILD, Workshop, fill};

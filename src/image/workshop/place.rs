@@ -1,0 +1,96 @@
+//! A folder for one guest: the root of its sandbox and its console's log. Gone when the guest is, but for the log that
+//! somebody has taken.
+
+use std::{
+    fs::{self, DirBuilder, File, Permissions},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    error::{Context, Result},
+    model::ImageId,
+};
+
+/// The folder.
+pub(in crate::image) struct Place(PathBuf);
+
+impl Place {
+    /// Makes the folder anew. What a killed agent has left there goes first.
+    pub(in crate::image) fn make(parent: &Path, image: &ImageId) -> Result<Self> {
+        let place = Self(parent.join(format!("guest-{image}")));
+        place.clear();
+        let attempt = || format!("make folder '{}'", place.0.display());
+        DirBuilder::new().mode(0o700).recursive(true).create(&place.0).attempt(attempt)?;
+        DirBuilder::new().create(place.root()).attempt(attempt)?;
+        File::create_new(place.console()).attempt(attempt)?;
+        // Whatever our umask: a passing user stands in the one and writes to the other, and only root gets there.
+        fs::set_permissions(place.root(), Permissions::from_mode(0o755)).attempt(attempt)?;
+        fs::set_permissions(place.console(), Permissions::from_mode(0o666)).attempt(attempt)?;
+        Ok(place)
+    }
+
+    /// Returns the empty folder that is the sandbox's root.
+    pub(in crate::image) fn root(&self) -> PathBuf {
+        self.0.join("root")
+    }
+
+    /// Returns where the console's log is.
+    pub(in crate::image) fn console(&self) -> PathBuf {
+        self.0.join("console")
+    }
+
+    /// Returns the end of the console's log, on one line.
+    pub(in crate::image) fn last_words(&self, most: usize) -> String {
+        let bytes = fs::read(self.console()).unwrap_or_default();
+        let end = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(most)..]).into_owned();
+        let lines = end.lines().map(str::trim).filter(|line| !line.is_empty());
+        lines.collect::<Vec<_>>().join("; ")
+    }
+
+    fn clear(&self) {
+        let _ = fs::remove_file(self.console());
+        sweep(&self.0);
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Nobody to tell what is left; the next guest of this image tries again.
+        self.clear();
+    }
+}
+
+/// Removes empty folders and empty files below `folder`: the places where systemd has mounted things for the sandbox.
+/// Nothing with content in it is ever removed, so that a mount that should have been gone loses nothing.
+fn sweep(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Ok(found) = entry.metadata() else { continue };
+        if found.is_dir() {
+            sweep(&entry.path());
+            let _ = fs::remove_dir(entry.path());
+        } else if found.is_file() && found.len() == 0 {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_is_private_and_gone_afterwards_with_the_mount_points_in_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let place = Place::make(parent.path(), &"debian13".parse().unwrap()).unwrap();
+        let folder = parent.path().join("guest-debian13@1");
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+        fs::create_dir_all(place.root().join("workshop/x")).unwrap();
+        File::create(place.root().join("workshop/console")).unwrap();
+        crate::host::file::save(&place.console(), b"one\r\n\r\nKernel panic\r\n", 0o666).unwrap();
+        assert_eq!(place.last_words(100), "one; Kernel panic");
+        drop(place);
+        assert!(!folder.exists());
+    }
+}
