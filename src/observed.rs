@@ -338,3 +338,22 @@ impl ObservedTarget {
         self.acls.get(initiator.as_str())?.session.as_ref()
     }
 }
+
+/// A disk that is not the appliance's own: a donor's, plugged in. A line of `sheath donors`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Donor {
+    /// Its node.
+    pub device: PathBuf,
+    /// Its size.
+    pub size: Bytes,
+    /// What it says that it is.
+    pub model: Option<String>,
+    /// Its serial number.
+    pub serial: Option<String>,
+    /// Its partitions, or what else udev has found on it, in words.
+    pub content: Vec<String>,
+    /// Who uses it, in words: it cannot be imported before they leave it.
+    pub users: Vec<String>,
+    /// Its logical sectors' size: only 512 bytes can be imported.
+    pub sector: Bytes,
+}

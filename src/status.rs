@@ -10,7 +10,7 @@ use crate::{
     model::{
         BladeId, Bytes, Checkup, Hardware, ImageId, ImageName, Mac, PoolUsage, PortName, Slot, VolumeId,
     },
-    observed::{Counters, Refusal, Session, TargetSummary},
+    observed::{Counters, Donor, Refusal, Session, TargetSummary},
     plan::Step,
 };
 
@@ -137,6 +137,9 @@ pub struct ImageView {
     pub disks: usize,
     /// How many clones are ready ahead.
     pub spares: usize,
+    /// How far its import is, while it is imported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<ImportProgress>,
 }
 
 /// One slot of the chassis.
@@ -226,11 +229,17 @@ pub enum ImportProgress {
         done: Bytes,
         /// Bytes in all, where the server says.
         total: Option<Bytes>,
+        /// How fast.
+        #[serde(flatten)]
+        pace: Pace,
     },
-    /// Writing to the image's volume.
+    /// Writing to the image's volume. At its end the agent asks LVM: it is done when it is listed.
     Writing {
         /// In hundredths of a percent.
         permyriad: u16,
+        /// How fast: what really goes to the volume, zeros left out.
+        #[serde(flatten)]
+        pace: Pace,
     },
     /// Done.
     Done,
@@ -241,10 +250,47 @@ pub enum ImportProgress {
         /// Its kind.
         kind: crate::error::Kind,
     },
+    /// Comparing the source with its checksum.
+    Checking {
+        /// In hundredths of a percent.
+        permyriad: u16,
+        /// How fast.
+        #[serde(flatten)]
+        pace: Pace,
+    },
+}
+
+impl ImportProgress {
+    /// Returns what is told of an import that has just been accepted.
+    pub fn begin() -> Self {
+        Self::Writing { permyriad: 0, pace: Pace::default() }
+    }
+
+    /// Returns whether it goes on.
+    pub fn is_running(&self) -> bool {
+        match self {
+            Self::Fetching { .. } | Self::Checking { .. } | Self::Writing { .. } => true,
+            Self::Done | Self::Failed { .. } => false,
+        }
+    }
+}
+
+/// How fast something goes on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pace {
+    /// Bytes a second, over the last seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Bytes>,
+    /// Seconds that are left at this pace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<u64>,
 }
 
 /// Everything that `sheath targets` shows.
 pub type Targets = Vec<TargetSummary>;
+
+/// Everything that `sheath donors` shows.
+pub type Donors = Vec<Donor>;
 
 /// One session with a target of this machine: a line of `sheath sessions`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -32,6 +32,12 @@ mod hand;
 mod hang;
 #[path = "kernel/import.rs"]
 mod import;
+#[path = "kernel/import_crash.rs"]
+mod import_crash;
+#[path = "kernel/import_refusals.rs"]
+mod import_refusals;
+#[path = "kernel/import_sources.rs"]
+mod import_sources;
 #[path = "kernel/initiator.rs"]
 mod initiator;
 #[path = "kernel/lio.rs"]
@@ -51,6 +57,8 @@ mod sessions;
 #[path = "kernel/workshop.rs"]
 mod workshop;
 
+use std::path::Path;
+
 use sheath_lab::{Appliance, Lab, Payload, Release, Stage, phase::say, secs, until};
 
 /// Makes the guest what the tests expect: modules, folders, the product's own program for the import's sandbox.
@@ -58,6 +66,11 @@ const PREPARE: &str = "mkdir -p /etc/target/pr /etc/target/alua \
     && modprobe -a configfs dm_mod dm_thin_pool loop null_blk \
     && modprobe -a target_core_mod target_core_iblock iscsi_target_mod iscsi_tcp sd_mod bridge veth \
     && ip link set lo up && install -m 755 /payload/sheath /usr/bin/sheath";
+
+/// What the package recommends and the guest has not: this machine's own are put there.
+const UNPACKERS: [&str; 2] = ["/usr/bin/xz", "/usr/bin/bzip2"];
+const ADD_UNPACKERS: &str = "for program in xz bzip2; do \
+    [ -e /usr/bin/$program ] || [ ! -e /payload/$program ] || install -m 755 /payload/$program /usr/bin; done";
 
 /// Emulated, all of it has taken four minutes; a neighbour on the same cores may double and double that.
 const BOUND: std::time::Duration = secs(1200);
@@ -131,9 +144,12 @@ fn takes_a_target_over(stage: &mut Stage) {
 /// Runs the `vm_` tests in an appliance of this release and shows what they say.
 fn run_on(release: Release) {
     let lab = Lab::new("kernel").unwrap().on(release);
-    let payload = Payload::new()
+    let mut payload = Payload::new()
         .file("kernel", std::env::current_exe().unwrap())
         .file("sheath", env!("CARGO_BIN_EXE_sheath"));
+    for program in UNPACKERS.map(Path::new).into_iter().filter(|program| program.exists()) {
+        payload = payload.file(program.file_name().unwrap().to_str().unwrap(), program);
+    }
     let mut appliance = Appliance::booted(&lab, &payload).unwrap();
     let version = appliance.ok("uname -r").unwrap();
     assert!(version.starts_with(&format!("{}.", release.kernel())), "this kernel is {version}");
@@ -144,6 +160,7 @@ fn run_on(release: Release) {
         ));
     }
     appliance.ok(PREPARE).unwrap();
+    appliance.ok(ADD_UNPACKERS).unwrap();
     let which = std::env::var("SHEATH_TESTS").unwrap_or_else(|_| "vm_".into());
     let command = format!(
         "SHEATH_GUEST=1 SHEATH_TEST_DISK=/dev/vdb /payload/kernel --ignored --test-threads=1 {which} 2>&1"

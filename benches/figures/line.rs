@@ -50,7 +50,7 @@ impl Line {
         let outside = Outside {
             submit: Box::new(move |job| lanes.submit(job)),
             word: Box::new(|_| None),
-            import: Box::new(|_, _| ()),
+            import: Box::new(|_| ()),
             work: Box::new(|_| ()),
             now: Box::new(core::now),
             fresh: Box::new(move || {

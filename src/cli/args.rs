@@ -10,6 +10,7 @@ use clap_complete::Shell;
 use crate::{
     config::parse_address,
     control::api::SOCKET,
+    image::Checksum,
     model::{BladeId, Bytes, Growth, ImageId, ImageName, ImageRef, Iqn, PortName, Slot, VgName},
 };
 
@@ -129,6 +130,11 @@ pub enum Command {
         #[arg(value_hint = ValueHint::DirPath)]
         dir: Option<PathBuf>,
     },
+    /// List the disks that are plugged in here and are not the appliance's own
+    ///
+    /// Such a disk becomes an image with `sheath image import NAME DEVICE`. It is only ever read. One that is mounted, or
+    /// that LVM, RAID or the like has taken over, is refused until it is left alone.
+    Donors,
     /// Look at an image file from inside the sandbox
     #[command(hide = true)]
     InternalProbe {
@@ -222,7 +228,12 @@ pub struct InstallArgs {
 /// What can be done with one image.
 #[derive(Debug, Subcommand)]
 pub enum ImageVerb {
-    /// Import an image from a file or a URL (raw or qcow2)
+    /// Import an image from a file, a URL, a donor's disk or an NBD export
+    ///
+    /// Disks may be raw, qcow2, VMDK, VHDX, VDI or VHD; raw ones also packed with gzip, xz, Zstandard or bzip2. The agent
+    /// does the work and goes on when this command is stopped: the same command again shows how far it is, `sheath images`
+    /// too, and `sheath image cancel` ends it. An import that is cut off with the agent, by a crash or a restart, goes on by
+    /// itself, with what is fetched already. A transfer that breaks off is taken up again where it was.
     Import(ImportArgs),
     /// Let blades choose an image
     Publish {
@@ -254,6 +265,11 @@ pub enum ImageVerb {
         #[arg(value_name = "IMAGE")]
         image: ImageRef,
     },
+    /// Stop the import of an image; nothing stays of it
+    Cancel {
+        /// The image
+        name: ImageName,
+    },
 }
 
 /// `sheath image import`.
@@ -261,8 +277,8 @@ pub enum ImageVerb {
 pub struct ImportArgs {
     /// The image's name; where there is one of that name, this becomes its next version
     pub name: ImageName,
-    /// The file, or an http:// or https:// URL
-    #[arg(value_name = "FILE|URL", value_hint = ValueHint::FilePath)]
+    /// The file, a donor's disk (/dev/sdc, see `sheath donors`), an http:// or https:// URL, or nbd://HOST[:PORT]/EXPORT
+    #[arg(value_name = "SOURCE", value_hint = ValueHint::FilePath)]
     pub source: String,
     /// Let blades choose it as soon as it is there
     #[arg(long)]
@@ -270,6 +286,12 @@ pub struct ImportArgs {
     /// Return as soon as the agent has begun
     #[arg(long)]
     pub no_wait: bool,
+    /// Refuse any other file than the one with this SHA-256 checksum (64 hex digits; SHA-512: 128)
+    #[arg(long, value_name = "HEX")]
+    pub sha256: Option<Checksum>,
+    /// Refuse the file unless its checksum is the one beside its name in this list (SHA256SUMS, SHA512SUMS)
+    #[arg(long, value_name = "FILE|URL", value_hint = ValueHint::FilePath)]
+    pub checksum: Option<String>,
 }
 
 /// `sheath adopt`.

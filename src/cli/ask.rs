@@ -9,7 +9,8 @@ use crate::{
     control::api::{Reply, Request},
     error::{Error, Kind, Result},
     status::{
-        BladeView, EventView, ImageView, ImportProgress, PlanView, Sessions, Status, Targets, WorkView,
+        BladeView, Donors, EventView, ImageView, ImportProgress, PlanView, Sessions, Status, Targets,
+        WorkView,
     },
 };
 
@@ -81,6 +82,14 @@ pub(super) fn sessions(ask: &dyn Ask) -> Result<Sessions> {
     }
 }
 
+/// Returns the answer to [`Request::Donors`].
+pub(super) fn donors(ask: &dyn Ask) -> Result<Donors> {
+    match ask.ask(Request::Donors)? {
+        Reply::Donors(donors) => Ok(donors),
+        other => empty(&other).ok_or_else(|| mismatch("a list of donors' disks")),
+    }
+}
+
 /// Returns the answer to [`Request::ImportProgress`].
 pub(super) fn progress(ask: &dyn Ask, request: Request) -> Result<ImportProgress> {
     match ask.ask(request)? {
@@ -112,6 +121,7 @@ fn empty<T>(reply: &Reply) -> Option<Vec<T>> {
         Reply::Images(list) => list.is_empty(),
         Reply::Targets(list) => list.is_empty(),
         Reply::Plan(list) => list.is_empty(),
+        Reply::Donors(list) => list.is_empty(),
         Reply::Status(_)
         | Reply::ImportProgress(_)
         | Reply::Accepted { .. }

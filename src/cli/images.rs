@@ -6,7 +6,12 @@ use super::{
     session::Session,
     table::{FAINT, PLAIN, Table, WAITS},
 };
-use crate::{control::api::Request, error::Result, model::ImageRef, status::ImageView};
+use crate::{
+    control::api::Request,
+    error::Result,
+    model::{ImageName, ImageRef},
+    status::ImageView,
+};
 
 /// Lists the images.
 pub(super) fn list(session: &mut Session<'_>) -> Result<()> {
@@ -22,16 +27,18 @@ fn table(images: &[ImageView]) -> Table {
     let mut table = Table::new(&headings).right(2).right(3).right(4).right(5);
     for image in images {
         let (state, style) = match (image.importing, image.published) {
-            (true, _) => ("importing", WAITS),
-            (false, true) if image.pinned && image.default => ("published, default, pinned", PLAIN),
-            (false, true) if image.default => ("published, default", PLAIN),
-            (false, true) => ("published", PLAIN),
-            (false, false) => ("unpublished", FAINT),
+            (true, _) => (image.progress.as_ref().map_or("importing".into(), super::import::short), WAITS),
+            (false, true) if image.pinned && image.default => ("published, default, pinned".into(), PLAIN),
+            (false, true) if image.default => ("published, default".into(), PLAIN),
+            (false, true) => ("published".into(), PLAIN),
+            (false, false) => ("unpublished".into(), FAINT),
         };
+        // What is still to come has no size yet.
+        let size = if image.size.0 == 0 { NONE.into() } else { image.size.human() };
         let cells = [
             image.image.to_string(),
-            state.into(),
-            image.size.human(),
+            state,
+            size,
             image.used_percent.map_or(NONE.into(), human::percent),
             image.disks.to_string(),
             image.spares.to_string(),
@@ -39,6 +46,12 @@ fn table(images: &[ImageView]) -> Table {
         table.row(style, cells);
     }
     table
+}
+
+/// Stops an import.
+pub(super) fn cancel(session: &mut Session<'_>, name: ImageName) -> Result<()> {
+    let message = ask::accepted(session.ask, Request::CancelImport { name })?;
+    session.accepted(message)
 }
 
 /// Publishes an image, or takes it back.

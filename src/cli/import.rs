@@ -1,6 +1,6 @@
-//! `sheath image import`: hands a file or a URL to the agent and shows how far it is.
+//! `sheath image import`: hands a source to the agent and shows how far it is, and how fast.
 //!
-//! The agent does the work and goes on when this command is stopped; only the progress is lost then.
+//! The agent does the work and goes on when this command is stopped; the same command again shows how far it is.
 
 use std::{path::Path, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     control::api::{ImportRequest, Request},
     error::{Context, Error, Result},
     model::{Bytes, ImageName},
-    status::ImportProgress,
+    status::{ImportProgress, Pace},
 };
 
 /// How often the bar's spinner turns while nothing else is new.
@@ -19,8 +19,13 @@ const TICK: Duration = Duration::from_millis(120);
 
 /// Imports an image.
 pub(super) fn import(session: &mut Session<'_>, args: &ImportArgs) -> Result<()> {
-    let source = absolute(&args.source)?;
-    let request = ImportRequest { name: args.name.clone(), source, publish: args.publish };
+    let request = ImportRequest {
+        name: args.name.clone(),
+        source: absolute(&args.source)?,
+        publish: args.publish,
+        sha256: args.sha256.as_ref().map(ToString::to_string),
+        checksum: args.checksum.as_deref().map(absolute).transpose()?,
+    };
     let message = ask::accepted(session.ask, Request::Import(request))?;
     if args.no_wait {
         return session.accepted(message);
@@ -40,9 +45,9 @@ fn watch(session: &mut Session<'_>, name: &ImageName, shown: &mut Shown) -> Resu
         let now = ask::progress(session.ask, Request::ImportProgress { name: name.clone() })?;
         match now {
             ImportProgress::Done | ImportProgress::Failed { .. } => return Ok(now),
-            ImportProgress::Fetching { .. } | ImportProgress::Writing { .. } => {
-                shown.update(session, &now)?
-            }
+            ImportProgress::Fetching { .. }
+            | ImportProgress::Checking { .. }
+            | ImportProgress::Writing { .. } => shown.update(session, &now)?,
         }
         session.pause();
     }
@@ -50,13 +55,14 @@ fn watch(session: &mut Session<'_>, name: &ImageName, shown: &mut Shown) -> Resu
 
 /// The agent has another working folder than we: a path becomes absolute here. A URL stays as it is.
 fn absolute(source: &str) -> Result<String> {
-    if source.starts_with("http://") || source.starts_with("https://") {
+    if ["http://", "https://", "nbd://"].iter().any(|scheme| source.starts_with(scheme)) {
         return Ok(source.into());
     }
     if source.contains("://") {
+        let scheme = source.split("://").next().unwrap_or_default();
         return Err(Error::invalid(format!(
-            "import '{}': only http:// and https:// URLs",
-            human::tame(source)
+            "import from '{}://…': only http, https and nbd URLs",
+            human::tame(scheme)
         )));
     }
     let path = std::path::absolute(Path::new(source)).attempt(|| format!("find '{source}'"))?;
@@ -120,35 +126,66 @@ fn style(template: &str) -> ProgressStyle {
 
 fn draw(bar: &ProgressBar, progress: &ImportProgress) {
     match progress {
-        ImportProgress::Fetching { done, total: Some(total) } => {
-            bar.set_style(style("{spinner} fetching [{wide_bar}] {bytes}/{total_bytes}"));
+        ImportProgress::Fetching { done, total: Some(total), pace } => {
+            bar.set_style(style("{spinner} fetching [{wide_bar}] {bytes}/{total_bytes} {msg}"));
             bar.set_length(total.0);
             bar.set_position(done.0);
+            bar.set_message(speed(*pace));
         }
-        ImportProgress::Fetching { done, total: None } => {
-            bar.set_style(style("{spinner} fetching, {bytes} so far"));
+        ImportProgress::Fetching { done, total: None, pace } => {
+            bar.set_style(style("{spinner} fetching, {bytes} so far {msg}"));
             bar.set_position(done.0);
+            bar.set_message(speed(*pace));
         }
-        ImportProgress::Writing { permyriad } => {
-            bar.set_style(style("{spinner} writing  [{wide_bar}] {percent} %"));
-            bar.set_length(10_000);
-            bar.set_position(u64::from(*permyriad));
-        }
+        ImportProgress::Checking { permyriad, pace } => share(bar, "checking", *permyriad, *pace),
+        ImportProgress::Writing { permyriad, pace } => share(bar, "writing ", *permyriad, *pace),
         ImportProgress::Done | ImportProgress::Failed { .. } => {}
     }
 }
 
-/// Returns a line that changes ten times in the course of an import: a log should not be filled by it.
+fn share(bar: &ProgressBar, what: &str, permyriad: u16, pace: Pace) {
+    bar.set_style(style(&format!("{{spinner}} {what} [{{wide_bar}}] {{percent}} % {{msg}}")));
+    bar.set_length(10_000);
+    bar.set_position(u64::from(permyriad));
+    bar.set_message(speed(pace));
+}
+
+/// Returns how fast it goes: `52.1 MiB/s, 3 min left`; nothing before that is known.
+fn speed(pace: Pace) -> String {
+    let rate = pace.rate.map(|rate| format!("{}/s", rate.human()));
+    let left = pace.left.map(|left| format!("{} left", human::span(left)));
+    rate.into_iter().chain(left).collect::<Vec<_>>().join(", ")
+}
+
+/// Returns how far it is in a few words, for a table.
+pub(super) fn short(progress: &ImportProgress) -> String {
+    let (what, permyriad, pace) = match progress {
+        ImportProgress::Fetching { done, total, pace } => {
+            let share = total.map(|total| u128::from(done.0) * 10_000 / u128::from(total.0.max(1)));
+            let Some(share) = share else { return format!("fetching, {} so far", done.human()) };
+            ("fetching", share, *pace)
+        }
+        ImportProgress::Checking { permyriad, pace } => ("checking", u128::from(*permyriad), *pace),
+        ImportProgress::Writing { permyriad, pace } => ("writing", u128::from(*permyriad), *pace),
+        ImportProgress::Done => return "imported".into(),
+        ImportProgress::Failed { .. } => return "failed".into(),
+    };
+    let left = pace.left.map_or(String::new(), |left| format!(", {} left", human::span(left)));
+    format!("{what}, {} %{left}", permyriad / 100)
+}
+
+/// Returns a line that changes ten times in the course of a stage: a log should not be filled by it.
 fn coarse(progress: &ImportProgress) -> String {
     match progress {
-        ImportProgress::Fetching { done, total: Some(total) } if total.0 > 0 => {
+        ImportProgress::Fetching { done, total: Some(total), .. } if total.0 > 0 => {
             let tenths = u128::from(done.0) * 10 / u128::from(total.0);
             format!("fetching: {} % of {}", tenths * 10, total.human())
         }
         ImportProgress::Fetching { done, .. } => {
             format!("fetching: {} so far", Bytes::gib(done.0 >> 30).human())
         }
-        ImportProgress::Writing { permyriad } => format!("writing: {} %", permyriad / 1000 * 10),
+        ImportProgress::Checking { permyriad, .. } => format!("checking: {} %", permyriad / 1000 * 10),
+        ImportProgress::Writing { permyriad, .. } => format!("writing: {} %", permyriad / 1000 * 10),
         ImportProgress::Done => "done".into(),
         ImportProgress::Failed { .. } => "failed".into(),
     }

@@ -11,6 +11,7 @@ mod blades;
 mod config;
 mod connect;
 mod docs;
+mod donors;
 mod events;
 mod human;
 mod images;
@@ -72,6 +73,7 @@ fn run(session: &mut Session<'_>, command: Command) -> Result<()> {
             ImageVerb::Unpublish { image } => images::publish(session, image, false),
             ImageVerb::Remove { image, yes } => images::remove(session, image, yes),
             ImageVerb::Check { image } => work::check(session, &image),
+            ImageVerb::Cancel { name } => images::cancel(session, name),
         },
         Command::Targets => targets::list(session),
         Command::Sessions => sessions::list(session),
@@ -84,6 +86,7 @@ fn run(session: &mut Session<'_>, command: Command) -> Result<()> {
         Command::Setup(args) => setup::setup(session, &args),
         Command::Completions { shell } => docs::completions(session, shell),
         Command::Man { dir } => docs::man(session, dir.as_deref()),
+        Command::Donors => donors::list(session),
         Command::InternalProbe { args } => internal::probe(&args),
         Command::InternalConvert { args } => internal::convert(&args),
         Command::InternalWorkshop => internal::workshop(),

@@ -15,11 +15,11 @@ use crate::{
     error::{Error, Kind, Result},
     host::{self, Counters, DiskCounters, SessionKind, TargetSummary},
     model::{Bytes, Firmware, Hardware, PoolUsage, Stray, VolumeId},
-    observed::{Refusal, RefusalCause},
+    observed::{Donor, Refusal, RefusalCause},
     plan::Step,
     status::{
-        BladePhase, BladeView, EventView, ImageView, ImportProgress, Moment, PlanView, Problem, RefusedLogin,
-        SessionView, Sessions, SlotView, Status, WorkView,
+        BladePhase, BladeView, EventView, ImageView, ImportProgress, Moment, Pace, PlanView, Problem,
+        RefusedLogin, SessionView, Sessions, SlotView, Status, WorkView,
     },
 };
 
@@ -51,6 +51,7 @@ impl Ask for Agent {
             | Request::Grow { dry_run: true, .. }
             | Request::Adopt(Adopt { dry_run: true, .. }) => Reply::Plan(plan()),
             Request::Sessions => Reply::Sessions(sessions()),
+            Request::Donors => Reply::Donors(donors()),
             Request::ImportProgress { .. } => Reply::ImportProgress(self.progress.borrow_mut().remove(0)),
             Request::WorkProgress { .. } => Reply::Work(Box::new(self.works.borrow_mut().remove(0))),
             Request::RemoveImage { .. } => {
@@ -197,10 +198,35 @@ fn images() -> Vec<ImageView> {
         used_percent: Some(41.0),
         disks: 2,
         spares: 1,
+        progress: None,
     };
-    let fresh =
-        ImageView { image: "rocky".parse().unwrap(), importing: true, used_percent: None, ..debian.clone() };
-    vec![debian, fresh]
+    let progress =
+        |permyriad, left| Some(ImportProgress::Writing { permyriad, pace: Pace { rate: None, left } });
+    let fresh = ImageView {
+        image: "rocky".parse().unwrap(),
+        importing: true,
+        used_percent: None,
+        progress: progress(4321, Some(150)),
+        ..debian.clone()
+    };
+    let coming =
+        ImageView { image: "suse".parse().unwrap(), size: Bytes(0), progress: None, ..fresh.clone() };
+    vec![debian, fresh, coming]
+}
+
+fn donors() -> Vec<Donor> {
+    let free = Donor {
+        device: "/dev/sdc".into(),
+        size: Bytes::gib(8),
+        model: Some("Donor SSD".into()),
+        serial: Some("D-1".into()),
+        content: vec!["sdc1: vfat 'ESP', 512.0 MiB".into()],
+        users: vec![],
+        sector: Bytes(512),
+    };
+    let users = vec!["'/dev/sdd1' is mounted at '/srv'".into()];
+    let used = Donor { device: "/dev/sdd".into(), model: None, content: vec![], users, ..free.clone() };
+    vec![free, used]
 }
 
 fn targets() -> Vec<TargetSummary> {
@@ -292,7 +318,7 @@ fn completions_know_the_commands() {
 #[test]
 fn the_tables_are_these() {
     let all = ["status", "blades", "blade show 1", "images", "targets", "plan", "events", "events --slot 2"];
-    let all = [&all[..], &["sessions"]].concat();
+    let all = [&all[..], &["sessions", "donors"]].concat();
     let text: String = all.iter().map(|words| format!("$ sheath {words}\n{}\n", shown(words))).collect();
     insta::assert_snapshot!(text);
 }
@@ -424,22 +450,52 @@ fn an_empty_slot_has_nothing_to_show() {
 #[test]
 fn an_import_shows_its_progress_as_lines_and_waits_for_its_end() {
     let agent = Agent::default();
-    let fetching = |gib| ImportProgress::Fetching { done: Bytes::gib(gib), total: Some(Bytes::gib(4)) };
+    let pace = Pace { rate: Some(Bytes::mib(50)), left: Some(60) };
+    let fetching = |gib| ImportProgress::Fetching { done: Bytes::gib(gib), total: Some(Bytes::gib(4)), pace };
     *agent.progress.borrow_mut() = vec![
         fetching(0),
         fetching(1),
-        ImportProgress::Writing { permyriad: 100 },
-        ImportProgress::Writing { permyriad: 950 },
-        ImportProgress::Writing { permyriad: 5000 },
+        ImportProgress::Checking { permyriad: 9000, pace },
+        ImportProgress::Writing { permyriad: 100, pace },
+        ImportProgress::Writing { permyriad: 950, pace },
+        ImportProgress::Writing { permyriad: 5000, pace },
         ImportProgress::Done,
     ];
     let ran = run(&agent, "image import debian13 https://example.org/x.qcow2 --publish", None);
     ran.result.unwrap();
     assert_eq!(ran.out, "image 'debian13' is imported and published\n");
-    assert_eq!(ran.err, "fetching: 0 % of 4.0 GiB\nfetching: 20 % of 4.0 GiB\nwriting: 0 %\nwriting: 50 %\n");
-    let source = "https://example.org/x.qcow2".into();
-    let request = ImportRequest { name: "debian13".parse().unwrap(), source, publish: true };
+    let lines =
+        "fetching: 0 % of 4.0 GiB\nfetching: 20 % of 4.0 GiB\nchecking: 90 %\nwriting: 0 %\nwriting: 50 %\n";
+    assert_eq!(ran.err, lines);
+    let request = ImportRequest {
+        name: "debian13".parse().unwrap(),
+        source: "https://example.org/x.qcow2".into(),
+        publish: true,
+        sha256: None,
+        checksum: None,
+    };
     assert_eq!(agent.asked.borrow()[0], Request::Import(request));
+}
+
+#[test]
+fn a_checksum_is_read_at_once_and_a_lists_path_becomes_absolute() {
+    let agent = Agent::default();
+    let hex = "AB".repeat(32);
+    let words = format!("image import x nbd://donor/disk --no-wait --sha256 {hex} --checksum Cargo.toml");
+    run(&agent, &words, None).result.unwrap();
+    let asked = agent.asked.borrow();
+    let Request::Import(request) = &asked[0] else { panic!("{asked:?}") };
+    assert_eq!(request.sha256.as_deref(), Some(hex.to_lowercase().as_str()));
+    let list = request.checksum.as_deref().unwrap();
+    assert!(list.starts_with('/') && list.ends_with("/Cargo.toml"), "{list}");
+    assert!(Args::try_parse_from(["sheath", "image", "import", "x", "y", "--sha256", "abc"]).is_err());
+}
+
+#[test]
+fn an_import_can_be_cancelled() {
+    let agent = Agent::default();
+    run(&agent, "image cancel rocky", None).result.unwrap();
+    assert_eq!(agent.asked.borrow()[0], Request::CancelImport { name: "rocky".parse().unwrap() });
 }
 
 #[test]

@@ -22,6 +22,8 @@
 //! | `POST /v1/adopt` | [`Request::Adopt`] | [`Reply::Accepted`], or [`Reply::Plan`] for a dry run |
 //! | `POST /v1/images/{name}/work` | [`Request::Work`] | [`Reply::Accepted`] |
 //! | `GET /v1/images/{name}/work` | [`Request::WorkProgress`] | [`Reply::Work`] |
+//! | `DELETE /v1/images/{name}/import` | [`Request::CancelImport`] | [`Reply::Accepted`] |
+//! | `GET /v1/donors` | [`Request::Donors`] | [`Reply::Donors`] |
 //! | `GET /v1/events` | – | a stream of server-sent events, each an [`EventView`] |
 //!
 //! A refusal is an HTTP status of 4xx or 5xx with a [`Refusal`] as its body.
@@ -32,7 +34,8 @@ use crate::{
     error::{Error, Kind},
     model::{BladeId, Growth, ImageId, ImageName, ImageRef, Iqn, Slot},
     status::{
-        BladeView, EventView, ImageView, ImportProgress, PlanView, Sessions, Status, Targets, Task, WorkView,
+        BladeView, Donors, EventView, ImageView, ImportProgress, PlanView, Sessions, Status, Targets, Task,
+        WorkView,
     },
 };
 
@@ -130,6 +133,13 @@ pub enum Request {
         /// The image.
         image: ImageRef,
     },
+    /// Stop the import of this image; nothing is left of it.
+    CancelImport {
+        /// The image.
+        name: ImageName,
+    },
+    /// The disks that are plugged in here and are not the appliance's own.
+    Donors,
 }
 
 /// Which foreign target becomes whose disk.
@@ -151,14 +161,29 @@ pub struct Adopt {
 }
 
 /// What to import.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportRequest {
     /// The name of the family that it becomes the next version of.
     pub name: ImageName,
-    /// An absolute path, or an http or https URL.
+    /// An absolute path of a file or a block device, or an http, https or nbd URL.
     pub source: String,
     /// Whether it may be chosen at once.
     pub publish: bool,
+    /// The checksum that the file has to have, as hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// A list of checksums that has the file's name in it: an absolute path, or a URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<String>,
+}
+
+impl std::fmt::Debug for ImportRequest {
+    /// Leaves out the source and the list: a password may be in them.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, publish, sha256, .. } = self;
+        let mut shown = f.debug_struct("ImportRequest");
+        shown.field("name", name).field("publish", publish).field("sha256", sha256).finish_non_exhaustive()
+    }
 }
 
 /// The answer to a request.
@@ -186,6 +211,8 @@ pub enum Reply {
     Sessions(Sessions),
     /// [`Request::WorkProgress`].
     Work(Box<WorkView>),
+    /// [`Request::Donors`].
+    Donors(Donors),
 }
 
 /// Why a request was refused.

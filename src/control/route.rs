@@ -87,6 +87,10 @@ impl Request {
             }
             Self::Work { image, task } => post(format!("/v1/images/{image}/work"), Some(task)),
             Self::WorkProgress { image } => get(&format!("/v1/images/{image}/work")),
+            Self::CancelImport { name } => {
+                Route { method: Method::DELETE, path: format!("/v1/images/{name}/import"), body: Vec::new() }
+            }
+            Self::Donors => get("/v1/donors"),
         }
     }
 
@@ -131,6 +135,8 @@ impl Request {
                 Ok(Self::Work { image: image.parse()?, task: read(body)? })
             }
             ("GET", ["v1", "images", image, "work"]) => Ok(Self::WorkProgress { image: image.parse()? }),
+            ("DELETE", ["v1", "images", name, "import"]) => Ok(Self::CancelImport { name: name.parse()? }),
+            ("GET", ["v1", "donors"]) => Ok(Self::Donors),
             _ => Err(Error::new(
                 Kind::Missing,
                 format!("there is no request '{method} {}'", path.escape_debug()),
@@ -148,7 +154,8 @@ impl Request {
             | Self::Plan
             | Self::ImportProgress { .. }
             | Self::Sessions
-            | Self::WorkProgress { .. } => false,
+            | Self::WorkProgress { .. }
+            | Self::Donors => false,
             Self::Install { .. }
             | Self::Release { .. }
             | Self::Move { .. }
@@ -158,7 +165,8 @@ impl Request {
             | Self::RemoveImage { .. }
             | Self::Reload
             | Self::DropSession { .. }
-            | Self::Work { .. } => true,
+            | Self::Work { .. }
+            | Self::CancelImport { .. } => true,
             Self::Grow { dry_run, .. } | Self::Adopt(Adopt { dry_run, .. }) => !dry_run,
         }
     }
@@ -192,9 +200,13 @@ impl Request {
             | Self::DropSession { .. }
             | Self::Grow { dry_run: false, .. }
             | Self::Adopt(_)
-            | Self::Work { .. } => answer(bytes).map(|Accepted { message }| Reply::Accepted { message }),
+            | Self::Work { .. }
+            | Self::CancelImport { .. } => {
+                answer(bytes).map(|Accepted { message }| Reply::Accepted { message })
+            }
             Self::Sessions => answer(bytes).map(Reply::Sessions),
             Self::WorkProgress { .. } => answer(bytes).map(Reply::Work),
+            Self::Donors => answer(bytes).map(Reply::Donors),
         }
     }
 }
@@ -235,7 +247,13 @@ pub(in crate::control) mod tests {
             Request::Release { slot: slot() },
             Request::Move { slot: slot(), blade: "b-525400123456".parse().unwrap() },
             Request::Apply { slot: slot() },
-            Request::Import(ImportRequest { name: name(), source, publish: true }),
+            Request::Import(ImportRequest {
+                name: name(),
+                source,
+                publish: true,
+                sha256: Some("ab".repeat(32)),
+                checksum: Some("/srv/SHA256SUMS".to_owned()),
+            }),
             Request::ImportProgress { name: name() },
             Request::Publish { image: image("debian13.2@3"), published: false },
             Request::RemoveImage { image: image("debian13.2@3") },
@@ -248,6 +266,8 @@ pub(in crate::control) mod tests {
             Request::Adopt(adopt(false)),
             Request::Work { image: image("debian13@3"), task: crate::status::Task::Check },
             Request::WorkProgress { image: image("debian13") },
+            Request::CancelImport { name: name() },
+            Request::Donors,
         ]
     }
 

@@ -9,7 +9,8 @@ use sd_notify::NotifyState;
 
 use super::{
     Args,
-    core::{self, Core, Event, Journal, Outside, WorkNews, WorkOrder},
+    core::{self, Core, Event, ImportOrder, Journal, Outside, WorkNews, WorkOrder},
+    imports::{self, Imports, Running},
     load, notify, services,
 };
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
         live::Live,
         sim::{Machine, Sim},
     },
-    image::{Cancel, Import, Work},
+    image::Work,
     model::ImageId,
     status::{ImportProgress, Task, WorkResult},
 };
@@ -35,10 +36,14 @@ pub(super) struct Line {
     pub(super) host: Arc<dyn Host>,
     /// The machine's kernel log; none of a simulated one.
     pub(super) log: Option<Arc<kmsg::Log>>,
+    /// What was being imported when the agent before ended.
+    pub(super) left: Vec<(ImageId, ImportRequest)>,
+    /// The imports that run.
+    pub(super) running: Running,
 }
 
 /// Starts imports: the real machine's, or none on a simulated one.
-type Importer = Box<dyn FnMut(ImageId, ImportRequest) + Send>;
+type Importer = Box<dyn FnMut(ImportOrder) + Send>;
 
 /// Starts works on images.
 type Worker = Box<dyn FnMut(WorkOrder) + Send>;
@@ -48,26 +53,28 @@ type Worker = Box<dyn FnMut(WorkOrder) + Send>;
 /// # Errors
 /// A master key that is missing or readable by others.
 pub(super) fn build(args: &Args, config: &Config, events: &mpsc::Sender<Event>) -> Result<Line> {
-    let Parts { host, import, work, log } = machine(args, config, events)?;
+    let running = Running::default();
+    let Parts { host, import, work, log } = machine(args, config, events, &running)?;
     let done = events.clone();
     let lanes = Arc::new(Lanes::start(host.clone(), move |report| drop(done.send(Event::Done(report)))));
     let working = lanes.clone();
     let state = args.state.join("roster.json");
-    let (path, running, run) = (args.config.clone(), config.clone(), args.run.clone());
+    let (path, in_force, run) = (args.config.clone(), config.clone(), args.run.clone());
     let outside = Outside {
         submit: Box::new(move |job| lanes.submit(job)),
         word: Box::new(move |subject| working.word(subject)),
         import,
         now: Box::new(core::now),
         fresh: Box::new(fresh),
-        reload: Box::new(move || load::reconfig(&path, &running)),
+        reload: Box::new(move || load::reconfig(&path, &in_force)),
         files: Box::new(move |config| service_files(config, &run)),
         host: host.clone(),
         state: state.clone(),
         work,
     };
     let core = Core::new(outside, config.clone(), load::roster(&state), Journal::default());
-    Ok(Line { core, host, log })
+    let left = if args.sim { vec![] } else { imports::left(&args.state) };
+    Ok(Line { core, host, log, left, running })
 }
 
 fn service_files(config: &Config, run: &std::path::Path) -> Vec<crate::policy::chassis::ServiceFile> {
@@ -85,18 +92,14 @@ struct Parts {
     log: Option<Arc<kmsg::Log>>,
 }
 
-fn machine(args: &Args, config: &Config, events: &mpsc::Sender<Event>) -> Result<Parts> {
+fn machine(args: &Args, config: &Config, events: &mpsc::Sender<Event>, running: &Running) -> Result<Parts> {
     if args.sim {
         let host = Sim::new(config.pool.vg.clone(), Machine::default());
-        let told = events.clone();
-        let refuse = move |order: WorkOrder| {
-            let none = Err(Error::new(Kind::Missing, "a simulated machine has no workshop"));
-            drop(told.send(Event::Work(order.image, WorkNews::Ended(none))));
-        };
+        let (events, told) = (events.clone(), events.clone());
         return Ok(Parts {
             host: Arc::new(host),
-            import: Box::new(|_, _| log::warn!("a simulated machine imports no images")),
-            work: Box::new(refuse),
+            import: Box::new(move |order| refuse(order, &events)),
+            work: Box::new(move |order| refuse_work(order, &told)),
             log: None,
         });
     }
@@ -105,23 +108,37 @@ fn machine(args: &Args, config: &Config, events: &mpsc::Sender<Event>) -> Result
     live.tell_udev(config)
         .unwrap_or_else(|error| log::warn!("udev is not told everything: {}", error.chain()));
     live.check().unwrap_or_else(|error| log::warn!("no disk can be served yet: {}", error.chain()));
-    let importer = Importing {
+    let imports = Imports {
+        live: live.clone(),
+        events: events.clone(),
+        folder: args.state.clone(),
+        watermark: config.pool.watermark,
+        running: running.clone(),
+    };
+    let works = Works {
         live: live.clone(),
         events: events.clone(),
         folder: args.state.clone(),
         watermark: config.pool.watermark,
     };
-    let worker = importer.clone();
     Ok(Parts {
         host: live,
-        import: Box::new(move |image, request| importer.start(image, request)),
-        work: Box::new(move |order| worker.work(order)),
+        import: Box::new(move |order| imports.order(order)),
+        work: Box::new(move |order| works.start(order)),
         log: Some(log),
     })
 }
 
+fn refuse(order: ImportOrder, events: &mpsc::Sender<Event>) {
+    let ImportOrder::Start(image, request) = order else { return };
+    let error = format!("import image '{image}': a simulated machine imports no images");
+    let failed = ImportProgress::Failed { error, kind: Kind::Invalid };
+    let _ = events.send(Event::Import(image, request.publish, failed));
+}
+
 /// Takes events until everybody who could send one is gone. systemd hears that the line turns.
-pub(super) fn run(mut core: Core, queue: &mpsc::Receiver<Event>) {
+pub(super) fn run(mut core: Core, left: Vec<(ImageId, ImportRequest)>, queue: &mpsc::Receiver<Event>) {
+    left.into_iter().for_each(|(image, request)| core.resume_import(image, request));
     core.start();
     let mut ready = false;
     for event in queue {
@@ -144,36 +161,22 @@ fn fresh() -> u128 {
     u128::from_ne_bytes(bytes)
 }
 
-/// What an import, and a work on an image, needs.
-#[derive(Clone)]
-struct Importing {
+fn refuse_work(order: WorkOrder, events: &mpsc::Sender<Event>) {
+    let none = Err(Error::new(Kind::Missing, "a simulated machine has no workshop"));
+    let _ = events.send(Event::Work(order.image, WorkNews::Ended(none)));
+}
+
+/// What a work on an image needs.
+struct Works {
     live: Arc<Live>,
     events: mpsc::Sender<Event>,
     folder: PathBuf,
     watermark: u8,
 }
 
-impl Importing {
-    /// Starts an import on a thread of its own: it lasts minutes.
-    fn start(&self, image: ImageId, request: ImportRequest) {
-        let (live, events) = (self.live.clone(), self.events.clone());
-        let (folder, watermark) = (self.folder.clone(), self.watermark);
-        std::thread::spawn(move || {
-            let ImportRequest { name: _, source, publish } = request;
-            let tell = |progress| drop(events.send(Event::Import(image.clone(), publish, progress)));
-            let outcome = source.parse().and_then(|source| {
-                let import = Import { image: image.clone(), source, publish, folder, watermark };
-                import.run(live.lvm(), &Cancel::default(), &mut |progress| tell(progress))
-            });
-            match outcome {
-                Ok(()) => tell(ImportProgress::Done),
-                Err(error) => tell(ImportProgress::Failed { error: error.chain(), kind: error.kind() }),
-            }
-        });
-    }
-
+impl Works {
     /// Starts a work on an image, on a thread of its own: it lasts minutes.
-    fn work(&self, order: WorkOrder) {
+    fn start(&self, order: WorkOrder) {
         let (live, events) = (self.live.clone(), self.events.clone());
         let WorkOrder { image, task, volume } = order;
         let work =

@@ -18,6 +18,7 @@
 pub mod core;
 mod counted;
 mod doors;
+mod imports;
 pub mod journal;
 mod line;
 mod load;
@@ -106,13 +107,13 @@ pub fn run(args: &Args) -> std::result::Result<(), Refusal> {
 /// Everything that runs beside the line.
 async fn serve(args: &Args, config: Config) -> Result<()> {
     let (events, queue) = mpsc::channel();
-    let Line { core, host, log } = line::build(args, &config, &events)?;
+    let Line { core, host, log, left, running } = line::build(args, &config, &events)?;
     let (served, journal, orders) = (core.served(), core.subscription(), core.orders());
     let (ended, line_ended) = tokio::sync::oneshot::channel();
     thread::Builder::new()
         .name("line".into())
         .spawn(move || {
-            line::run(core, &queue);
+            line::run(core, left, &queue);
             let _ = ended.send(());
         })
         .attempt(|| "start the line".to_owned())?;
@@ -128,6 +129,7 @@ async fn serve(args: &Args, config: Config) -> Result<()> {
         tokio::spawn(sessions::run(Arc::clone(&host), served, tell));
     }
     wait_for_the_end(&events, line_ended).await?;
+    running.leave();
     notify(&[NotifyState::Stopping]);
     stop.send_replace(true);
     log::info!("stopping; targets, volumes and the bridge stay as they are");

@@ -6,12 +6,13 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    fs::File,
     io::{Read, Write},
     os::unix::process::CommandExt,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -54,10 +55,18 @@ pub enum Tool {
     Lsinitramfs,
     /// Lists an initramfs of dracut: the image's own, run in the workshop alone.
     Lsinitrd,
+    /// Unpacks an image, in a sandboxed child.
+    Gzip,
+    /// Unpacks an image, in a sandboxed child.
+    Xz,
+    /// Unpacks an image, in a sandboxed child.
+    Zstd,
+    /// Unpacks an image, in a sandboxed child.
+    Bzip2,
 }
 
 /// Tool, path, Debian package.
-const TOOLS: [(Tool, &str, &str); 15] = [
+const TOOLS: [(Tool, &str, &str); 19] = [
     (Tool::Lvm, "/usr/sbin/lvm", "lvm2"),
     (Tool::Systemctl, "/usr/bin/systemctl", "systemd"),
     (Tool::SystemdRun, "/usr/bin/systemd-run", "systemd"),
@@ -73,6 +82,10 @@ const TOOLS: [(Tool, &str, &str); 15] = [
     (Tool::Modprobe, "/usr/sbin/modprobe", "kmod"),
     (Tool::Lsinitramfs, "/usr/bin/lsinitramfs", "initramfs-tools"),
     (Tool::Lsinitrd, "/usr/bin/lsinitrd", "dracut"),
+    (Tool::Gzip, "/usr/bin/gzip", "gzip"),
+    (Tool::Xz, "/usr/bin/xz", "xz-utils"),
+    (Tool::Zstd, "/usr/bin/zstd", "zstd"),
+    (Tool::Bzip2, "/usr/bin/bzip2", "bzip2"),
 ];
 
 impl Tool {
@@ -109,8 +122,17 @@ pub struct Cmd {
     program: OsString,
     args: Vec<OsString>,
     envs: Vec<(&'static str, OsString)>,
-    stdin: Vec<u8>,
+    stdin: Input,
     timeout: Duration,
+    tick: Option<Duration>,
+    accepted: Vec<i32>,
+}
+
+/// What a tool reads from its standard input.
+#[derive(Debug, Clone)]
+enum Input {
+    Bytes(Vec<u8>),
+    File(Arc<File>),
 }
 
 /// What a tool said.
@@ -132,6 +154,8 @@ enum Told {
 /// How many pieces of output may wait for the caller: a tool that writes faster than we take it in has to wait, and does
 /// not fill our memory.
 const PIECES_WAITING: usize = 16;
+/// Largest piece of output: what a pipe holds.
+const PIECE: usize = 64 << 10;
 
 /// Longest part of standard error that an error message carries.
 const STDERR_SHOWN: usize = 2000;
@@ -139,7 +163,15 @@ const STDERR_SHOWN: usize = 2000;
 impl Cmd {
     /// Returns a run of the tool; it must end within `timeout`.
     pub fn new(tool: Tool, timeout: Duration) -> Self {
-        Self { program: tool.path().into(), args: vec![], envs: vec![], stdin: vec![], timeout }
+        Self {
+            program: tool.path().into(),
+            args: vec![],
+            envs: vec![],
+            stdin: Input::Bytes(vec![]),
+            timeout,
+            tick: None,
+            accepted: vec![],
+        }
     }
 
     /// Adds one argument.
@@ -166,7 +198,28 @@ impl Cmd {
     /// Sets what the tool reads from its standard input: for what must not stand in its arguments.
     #[must_use]
     pub fn stdin(mut self, bytes: Vec<u8>) -> Self {
-        self.stdin = bytes;
+        self.stdin = Input::Bytes(bytes);
+        self
+    }
+
+    /// Makes the tool read this file as its standard input. How far it is shows in the file's own position.
+    #[must_use]
+    pub fn stdin_from(mut self, file: Arc<File>) -> Self {
+        self.stdin = Input::File(file);
+        self
+    }
+
+    /// Has an empty piece of output handed over at least so often: for who waits for something else, too.
+    #[must_use]
+    pub fn tick(mut self, every: Duration) -> Self {
+        self.tick = Some(every);
+        self
+    }
+
+    /// Takes this exit status for a success, too.
+    #[must_use]
+    pub fn accept(mut self, status: i32) -> Self {
+        self.accepted.push(status);
         self
     }
 
@@ -187,33 +240,54 @@ impl Cmd {
     /// # Errors
     /// As [`Cmd::run`].
     pub fn run_streaming(self, mut on_output: impl FnMut(&[u8])) -> Result<String> {
+        self.run_while(|piece| {
+            on_output(piece);
+            Ok(())
+        })
+    }
+
+    /// Runs the tool, hands over its standard output as it comes, for as long as who takes it wants more.
+    ///
+    /// # Errors
+    /// As [`Cmd::run`]; the taker's own error, by which the tool is killed with its whole process group.
+    pub fn run_while(self, mut on_output: impl FnMut(&[u8]) -> Result<()>) -> Result<String> {
         let mut child = self.spawn()?;
         let group = Pid::from_raw(i32::try_from(child.id()).expect("a process id fits"));
+        // Threads are left to end by themselves: a child in D state cannot be waited for.
+        let kill = || killpg(group, Signal::SIGKILL).unwrap_or(());
         let (tell, told) = mpsc::sync_channel(PIECES_WAITING);
-        let helpers = attend(&mut child, self.stdin.clone(), &tell);
+        let input = match &self.stdin {
+            Input::Bytes(bytes) => bytes.clone(),
+            Input::File(_) => vec![],
+        };
+        let helpers = attend(&mut child, input, &tell);
         let waiter = thread::spawn(move || tell.send(Told::Exit(child.wait())).unwrap_or(()));
-        let deadline = std::time::Instant::now() + self.timeout;
+        let deadline = Instant::now() + self.timeout;
         let (mut status, mut stderr) = (None, String::new());
         // The channel closes when the tool has ended and all its pipes are closed.
         loop {
-            match told.recv_timeout(deadline.saturating_duration_since(std::time::Instant::now())) {
-                Ok(Told::Chunk(bytes)) => on_output(&bytes),
+            let left = deadline.saturating_duration_since(Instant::now());
+            match told.recv_timeout(self.tick.map_or(left, |tick| tick.min(left))) {
+                Ok(Told::Chunk(bytes)) => on_output(&bytes).inspect_err(|_| kill())?,
                 Ok(Told::Errors(text)) => stderr = text,
                 Ok(Told::Exit(result)) => status = Some(result),
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) if Instant::now() < deadline => {
+                    on_output(&[]).inspect_err(|_| kill())?;
+                }
                 Err(mpsc::RecvTimeoutError::Timeout) => {
-                    // Threads are left to end by themselves: a child in D state cannot be waited for.
-                    let _ = killpg(group, Signal::SIGKILL);
-                    let seconds = self.timeout.as_secs_f32();
-                    return Err(Error::new(
-                        Kind::Timeout,
-                        format!("run {self}: no end after {seconds} s, killed"),
-                    ));
+                    kill();
+                    return Err(self.overdue());
                 }
             }
         }
         helpers.into_iter().chain([waiter]).for_each(|helper| helper.join().unwrap_or(()));
         self.judge(status, stderr)
+    }
+
+    fn overdue(&self) -> Error {
+        let seconds = self.timeout.as_secs_f32();
+        Error::new(Kind::Timeout, format!("run {self}: no end after {seconds} s, killed"))
     }
 
     /// Becomes the tool: for a process whose only task was to prepare it. Returns where that is not possible.
@@ -239,11 +313,12 @@ impl Cmd {
 
     fn spawn(&self) -> Result<Child> {
         let mut command = self.command();
-        command
-            .process_group(0)
-            .stdin(if self.stdin.is_empty() { Stdio::null() } else { Stdio::piped() })
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        let stdin = match &self.stdin {
+            Input::Bytes(bytes) if bytes.is_empty() => Stdio::null(),
+            Input::Bytes(_) => Stdio::piped(),
+            Input::File(file) => file.try_clone().attempt(|| format!("hand a file to {self}"))?.into(),
+        };
+        command.process_group(0).stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().attempt(|| {
             let program = self.program.to_string_lossy();
             let package = TOOLS.iter().find(|row| OsStr::new(row.1) == self.program).map_or("", |row| row.2);
@@ -254,7 +329,7 @@ impl Cmd {
     fn judge(&self, status: Option<std::io::Result<ExitStatus>>, stderr: String) -> Result<String> {
         let status =
             status.expect("the channel closes after the exit").attempt(|| format!("wait for {self}"))?;
-        if status.success() {
+        if status.success() || status.code().is_some_and(|code| self.accepted.contains(&code)) {
             return Ok(stderr);
         }
         let from = stderr.len().saturating_sub(STDERR_SHOWN);
@@ -273,7 +348,7 @@ fn attend(child: &mut Child, input: Vec<u8>, tell: &mpsc::SyncSender<Told>) -> V
     if let Some(mut stdout) = child.stdout.take() {
         let tell = tell.clone();
         helpers.push(thread::spawn(move || {
-            let mut buffer = [0; 16 * 1024];
+            let mut buffer = [0; PIECE];
             while let Ok(n @ 1..) = stdout.read(&mut buffer) {
                 if tell.send(Told::Chunk(buffer[..n].to_vec())).is_err() {
                     return;
@@ -329,6 +404,41 @@ mod tests {
         let error = sh("echo no room >&2; exit 5", Duration::from_secs(5)).run().unwrap_err();
         assert_eq!(error.kind(), Kind::Failed);
         assert!(error.to_string().contains("exit status: 5: no room"), "{error}");
+    }
+
+    #[test]
+    fn who_takes_the_output_can_end_the_tool_and_hears_of_silence() {
+        let begin = Instant::now();
+        let cmd = sh("echo one; sleep 60", Duration::from_secs(30)).tick(Duration::from_millis(20));
+        let (mut said, mut silent) = (vec![], 0);
+        let ended = cmd.run_while(|piece| {
+            said.extend_from_slice(piece);
+            silent += usize::from(piece.is_empty());
+            if silent > 2 { Err(Error::new(Kind::Denied, "enough")) } else { Ok(()) }
+        });
+        assert_eq!(
+            (ended.unwrap_err().to_string().as_str(), said.as_slice()),
+            ("enough", b"one\n".as_slice())
+        );
+        assert!(begin.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_file_can_be_the_input_and_shows_how_far_the_tool_is() {
+        use std::io::Seek;
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[b'x'; 1000]).unwrap();
+        file.rewind().unwrap();
+        let file = Arc::new(file);
+        let out = sh("cat | wc -c", Duration::from_secs(5)).stdin_from(Arc::clone(&file)).run().unwrap();
+        assert_eq!(String::from_utf8_lossy(&out.stdout).trim(), "1000");
+        assert_eq!((&*file).stream_position().unwrap(), 1000);
+    }
+
+    #[test]
+    fn a_status_can_be_taken_for_a_success() {
+        assert!(sh("exit 3", Duration::from_secs(5)).accept(3).run().is_ok());
+        assert!(sh("exit 2", Duration::from_secs(5)).accept(3).run().is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{fs, io::ErrorKind, path::PathBuf, sync::Arc, time::Instant};
 
 use super::{
     Host,
-    disk::{cidata, gpt, stat},
+    disk::{cidata, donor, gpt, stat},
     keys::MasterKey,
     kmsg::Log,
     lio::{Acl, Hint, Lio},
@@ -20,8 +20,8 @@ use crate::{
     error::{Error, Result},
     model::{Chap, Credentials, Difference, Export, Iqn, PortName, VolumeId},
     observed::{
-        Counters, LoginFailures, ObservedChassis, ObservedExport, ObservedForeign, Session, TargetSummary,
-        Volumes,
+        Counters, Donor, LoginFailures, ObservedChassis, ObservedExport, ObservedForeign, Session,
+        TargetSummary, Volumes,
     },
     plan::{Changed, Step},
 };
@@ -218,5 +218,12 @@ impl Host for Live {
 
     fn login_failures(&self, target: &Iqn, known: u64) -> Result<Option<LoginFailures>> {
         self.lio.login_failures(target, known)
+    }
+
+    fn donors(&self) -> Result<Vec<Donor>> {
+        let pool = self.lvm.disks()?;
+        // lsblk has the kernel's names, LVM may have a link's.
+        let same = |path: PathBuf| path.canonicalize().unwrap_or(path);
+        donor::list(&pool.into_iter().map(same).collect())
     }
 }

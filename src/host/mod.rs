@@ -20,9 +20,9 @@ pub mod sim;
 pub mod udev;
 
 pub use crate::observed::{
-    AuthState, Counters, DiskCounters, ForeignLun, ForeignVolume, LoginFailures, MapState, ObservedAcl,
-    ObservedBackstore, ObservedExport, ObservedForeign, ObservedTarget, RefusalCause, Session, SessionKind,
-    TargetSummary, Volumes,
+    AuthState, Counters, DiskCounters, Donor, ForeignLun, ForeignVolume, LoginFailures, MapState,
+    ObservedAcl, ObservedBackstore, ObservedExport, ObservedForeign, ObservedTarget, RefusalCause, Session,
+    SessionKind, TargetSummary, Volumes,
 };
 
 use std::path::PathBuf;
@@ -106,4 +106,12 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// As [`Host::export`]; a target that is not there has refused nobody.
     fn login_failures(&self, target: &Iqn, known: u64) -> Result<Option<LoginFailures>>;
+
+    /// Returns the disks that are not the machine's own. A machine that has none by nature says so.
+    ///
+    /// # Errors
+    /// The failure of a tool; a failed look is never an empty list.
+    fn donors(&self) -> Result<Vec<Donor>> {
+        Ok(vec![])
+    }
 }

@@ -1,102 +1,272 @@
 //! Fetches an image from a URL into a file of ours. curl runs in its sandbox and writes to a pipe; the file is ours.
+//!
+//! A transfer that breaks off goes on where it was, as long as the server says that the file is still the same (`ETag` or
+//! `Last-Modified`); so does one that a killed agent has left. A source that says nothing is given up after some tries.
 
 use std::{
-    fs::File,
-    io::Write,
-    path::Path,
-    time::{Duration, Instant},
+    fs::{self, File},
+    io::{Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    time::Duration,
 };
 
+use nix::sys::statvfs::statvfs;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
 use super::{
-    import::{Folder, Watch},
-    sandbox::Sandbox,
+    folder::Folder,
+    sandbox::{Sandbox, exit_status},
     source::Url,
+    watch::Watch,
 };
 use crate::{
-    error::{Context, Error, Result},
+    error::{Context, Error, Kind, Result},
+    host::file,
     model::{Bytes, ImageName},
-    status::ImportProgress,
 };
 
 /// Longest time for a fetch: 100 GiB over a slow line.
 const FETCH: Duration = Duration::from_secs(24 * 3600);
 /// Longest time to ask how large it is.
 const ASK: Duration = Duration::from_secs(60);
-/// How often progress is told.
-const TELL: Duration = Duration::from_millis(250);
+/// Tries in a row that bring nothing, or that have to begin anew, before it is given up.
+const TRIES: u32 = 3;
+/// The pause before the next try, and so much longer each time.
+const PAUSE: Duration = Duration::from_secs(2);
+/// A source that brings less than so many bytes a second is as good as silent.
+const LEAST_RATE: u32 = 1000;
+/// Longest list of checksums.
+const LONGEST_LIST: usize = 4 << 20;
+/// curl's word for a server that cannot go on where it was.
+const NO_RANGES: u8 = 33;
+/// curl's word for a source that is silent.
+const TOO_SLOW: u8 = 28;
+/// curl's words for what may be gone at the next try: no name, no connection, a broken one.
+const PASSING: [u8; 11] = [5, 6, 7, 16, 18, TOO_SLOW, 35, 52, 55, 56, 92];
 
-/// Fetches the URL into the folder's source, telling how far it is.
-///
-/// # Errors
-/// curl's failure; [`Kind::Full`](crate::error::Kind::Full) where the folder's file system is; the caller's wish to stop.
-pub(super) fn fetch(image: &ImageName, url: &Url, folder: &Folder, watch: &mut Watch<'_>) -> Result<()> {
-    let (path, total) = (&folder.source(), length(image, url, folder));
-    watch.tell(ImportProgress::Fetching { done: Bytes(0), total })?;
-    let file = File::create_new(path).attempt(|| format!("make '{}'", path.display()))?;
-    let mut sink = Sink { file, done: 0, total, told: Instant::now(), failure: None };
-    let sandbox = Sandbox::curl(image, &folder.root(), FETCH);
-    let ended = sandbox.run(config(url, ""), |piece| {
-        if sink.failure.is_none() {
-            sink.take(piece, path, watch);
-            if sink.failure.is_some() {
-                sandbox.stop();
+/// A fetch: whose, from where, to where, and how long the source may be silent.
+pub(super) struct Fetch<'a> {
+    pub(super) image: &'a ImageName,
+    pub(super) url: &'a Url,
+    pub(super) folder: &'a Folder,
+    pub(super) stall: Duration,
+}
+
+impl Fetch<'_> {
+    /// Fetches the URL into the folder's source, telling how far it is.
+    ///
+    /// # Errors
+    /// curl's failure; [`Kind::Timeout`] for a source that is silent, [`Kind::Full`] where the folder's file system is; the
+    /// caller's wish to stop.
+    pub(super) fn run(&self, watch: &mut Watch<'_>) -> Result<()> {
+        let mut part = Part::open(self.folder, self.about())?;
+        watch.fetching(part.done, part.about.total)?;
+        let (mut vain, mut again) = (0, 0);
+        while !part.is_whole() {
+            let before = part.done;
+            let Err(error) = self.go_on(&mut part, watch) else { break };
+            watch.check()?;
+            vain = if part.done > before { 0 } else { vain + 1 };
+            if exit_status(&error) == Some(NO_RANGES) || !part.may_go_on() {
+                again += 1;
+                part = Part::anew(self.folder, self.about())?;
+            } else if !passes(&error) {
+                return Err(error);
             }
+            if vain.max(again) >= TRIES {
+                return Err(self.given_up(error));
+            }
+            watch.wait(PAUSE * vain.max(again))?;
         }
-    });
-    match sink.failure {
-        Some(failure) => Err(failure),
-        None => ended,
+        part.finish(self.folder)
+    }
+
+    /// Fetches what is missing.
+    fn go_on(&self, part: &mut Part, watch: &mut Watch<'_>) -> Result<()> {
+        let sandbox = Sandbox::curl(self.image, &self.folder.root(), FETCH);
+        sandbox.run(self.config(&part.range()), |piece| {
+            part.take(piece)?;
+            watch.fetching(part.done, part.about.total)
+        })
+    }
+
+    /// Asks what it is. Servers may not say; then nobody knows until the end.
+    fn about(&self) -> About {
+        let more = "head\noutput = \"/dev/null\"\n\
+            write-out = \"%header{content-length}\\n%header{etag}\\n%header{last-modified}\\n\"\n";
+        let (mut said, url) = (vec![], Sha256::digest(self.url.as_str()));
+        let sandbox = Sandbox::curl(self.image, &self.folder.root(), ASK);
+        let asked = sandbox.run(self.config(more), |piece| {
+            said.extend_from_slice(piece);
+            Ok(())
+        });
+        let said = if asked.is_ok() { String::from_utf8_lossy(&said).into_owned() } else { String::new() };
+        About::read(format!("{url:x?}"), &said)
+    }
+
+    /// Fetches a list of checksums.
+    ///
+    /// # Errors
+    /// curl's failure; [`Kind::Invalid`] for what is longer than any list.
+    pub(super) fn list(&self) -> Result<()> {
+        let (path, mut list) = (self.folder.list(), vec![]);
+        let sandbox = Sandbox::curl(self.image, &self.folder.root(), ASK);
+        sandbox.run(self.config(""), |piece| {
+            list.extend_from_slice(piece);
+            if list.len() > LONGEST_LIST {
+                return Err(Error::invalid("the list of checksums is longer than any list"));
+            }
+            Ok(())
+        })?;
+        file::save(&path, &list, 0o600)
+    }
+
+    /// Returns curl's configuration: only http and https, also after a redirect; gives up on a line that says nothing.
+    ///
+    /// The URL stands here and not among the arguments, where every user of the machine could read its password.
+    fn config(&self, more: &str) -> Vec<u8> {
+        format!(
+            "url = \"{}\"\nproto = \"=http,https\"\nproto-redir = \"=http,https\"\ngloboff\nfail\nlocation\n\
+             max-redirs = 5\nsilent\nshow-error\nconnect-timeout = 30\nspeed-limit = {LEAST_RATE}\nspeed-time = {}\n{more}",
+            self.url.as_str(),
+            self.stall.as_secs().max(1),
+        )
+        .into_bytes()
+    }
+
+    fn given_up(&self, error: Error) -> Error {
+        let silent = self.stall.as_secs();
+        match exit_status(&error) {
+            Some(TOO_SLOW) => {
+                let text = format!("the source has stalled: silent for {silent} s, {TRIES} times in a row");
+                Error::new(Kind::Timeout, text).because(error)
+            }
+            _ => Error::new(Kind::Failed, format!("given up after {TRIES} tries in a row")).because(error),
+        }
     }
 }
 
-/// Where the pieces go.
-struct Sink {
+/// Returns whether the next try may do better.
+fn passes(error: &Error) -> bool {
+    let text = error.to_string();
+    let busy = ["error: 5", "error: 429"].iter().any(|words| text.contains(words));
+    exit_status(error).is_some_and(|status| PASSING.contains(&status) || (status == 22 && busy))
+}
+
+/// What a server says of a file. Kept beside the part that is here, for whoever goes on with it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct About {
+    /// The URL's hash: it may have a password in it.
+    url: String,
+    /// How large the file is.
+    total: Option<Bytes>,
+    /// What is another when the file is.
+    version: Option<String>,
+}
+
+impl About {
+    /// Reads curl's three lines.
+    fn read(url: String, said: &str) -> Self {
+        let mut lines = said.lines().map(str::trim);
+        let total = lines.next().and_then(|length| length.parse().ok()).map(Bytes);
+        let plain = |text: &&str| !text.is_empty() && text.len() <= 200 && text.chars().all(harmless);
+        let etag = lines.next().filter(plain).filter(|etag| etag.starts_with('"'));
+        let version = etag.or(lines.next().filter(plain)).map(str::to_owned);
+        Self { url, total, version }
+    }
+}
+
+/// Returns whether the character ends nothing in curl's configuration, once quotation marks are escaped.
+fn harmless(c: char) -> bool {
+    c.is_ascii_graphic() && c != '\\' || c == ' '
+}
+
+/// The part of the source that is here.
+struct Part {
+    path: PathBuf,
     file: File,
     done: u64,
-    total: Option<Bytes>,
-    told: Instant,
-    failure: Option<Error>,
+    about: About,
 }
 
-impl Sink {
-    fn take(&mut self, piece: &[u8], path: &Path, watch: &mut Watch<'_>) {
-        self.failure = self.write(piece, path).and_then(|()| self.tell(watch)).err();
+impl Part {
+    /// Goes on with what is there of the same file, or begins.
+    fn open(folder: &Folder, about: About) -> Result<Self> {
+        let (path, beside) = (folder.part(), folder.part_about());
+        let known: Option<About> = fs::read(&beside).ok().and_then(|json| serde_json::from_slice(&json).ok());
+        let here = path.metadata().map_or(0, |found| found.len());
+        let fits = about.total.is_none_or(|total| here <= total.0);
+        if known.as_ref() != Some(&about) || about.version.is_none() || !fits {
+            return Self::anew(folder, about);
+        }
+        let attempt = || format!("go on with '{}'", path.display());
+        let mut file = File::options().write(true).open(&path).attempt(attempt)?;
+        let done = file.seek(SeekFrom::End(0)).attempt(attempt)?;
+        room(&path, &about, done)?;
+        Ok(Self { path, file, done, about })
     }
 
-    fn write(&mut self, piece: &[u8], path: &Path) -> Result<()> {
-        self.file.write_all(piece).attempt(|| format!("write '{}'", path.display()))?;
+    fn anew(folder: &Folder, about: About) -> Result<Self> {
+        let path = folder.part();
+        let file = File::create(&path).attempt(|| format!("make '{}'", path.display()))?;
+        room(&path, &about, 0)?;
+        let json = serde_json::to_vec(&about).expect("text and numbers are JSON");
+        file::save(&folder.part_about(), &json, 0o600)?;
+        Ok(Self { path, file, done: 0, about })
+    }
+
+    fn take(&mut self, piece: &[u8]) -> Result<()> {
+        self.file.write_all(piece).attempt(|| format!("write '{}'", self.path.display()))?;
         self.done += piece.len() as u64;
         Ok(())
     }
 
-    fn tell(&mut self, watch: &mut Watch<'_>) -> Result<()> {
-        if self.told.elapsed() < TELL {
-            return Ok(());
+    fn is_whole(&self) -> bool {
+        self.about.total.is_some_and(|total| total.0 == self.done)
+    }
+
+    fn may_go_on(&self) -> bool {
+        self.done == 0 || self.about.version.is_some()
+    }
+
+    /// Returns what makes curl fetch the rest, of this very file only.
+    fn range(&self) -> String {
+        match &self.about.version {
+            Some(version) if self.done > 0 => {
+                let version = version.replace('"', "\\\"");
+                format!("continue-at = {}\nheader = \"If-Range: {version}\"\n", self.done)
+            }
+            _ => String::new(),
         }
-        self.told = Instant::now();
-        watch.tell(ImportProgress::Fetching { done: Bytes(self.done), total: self.total })
+    }
+
+    fn finish(self, folder: &Folder) -> Result<()> {
+        if self.about.total.is_some_and(|total| total.0 != self.done) {
+            return Err(Error::new(Kind::Failed, format!("the source ended after {} bytes", self.done)));
+        }
+        fs::rename(&self.path, folder.source()).attempt(|| format!("keep '{}'", self.path.display()))
     }
 }
 
-/// Asks how large it is. Servers may not say; then nobody knows until the end.
-fn length(image: &ImageName, url: &Url, folder: &Folder) -> Option<Bytes> {
-    let more = "head\noutput = \"/dev/null\"\nwrite-out = \"%header{content-length}\"\n";
-    let mut said = vec![];
-    let sandbox = Sandbox::curl(image, &folder.root(), ASK);
-    sandbox.run(config(url, more), |piece| said.extend_from_slice(piece)).ok()?;
-    String::from_utf8_lossy(&said).trim().parse().ok().map(Bytes)
-}
-
-/// Returns curl's configuration: only http and https, also after a redirect; gives up on a line that says nothing.
-///
-/// The URL stands here and not among the arguments, where every user of the machine could read its password.
-fn config(url: &Url, more: &str) -> Vec<u8> {
-    format!(
-        "url = \"{}\"\nproto = \"=http,https\"\nproto-redir = \"=http,https\"\ngloboff\nfail\nlocation\nmax-redirs = 5\n\
-         silent\nshow-error\nconnect-timeout = 30\nspeed-limit = 1000\nspeed-time = 60\n{more}",
-        url.as_str()
-    )
-    .into_bytes()
+/// Refuses a file that its folder has no room for, before it fills the file system that the agent's own state is on.
+fn room(path: &Path, about: &About, done: u64) -> Result<()> {
+    let Some(total) = about.total else { return Ok(()) };
+    let folder = path.parent().unwrap_or(path);
+    let found = statvfs(folder).attempt(|| format!("look at '{}'", folder.display()))?;
+    let free = found.blocks_available().saturating_mul(found.fragment_size());
+    if total.0.saturating_sub(done) > free {
+        return Err(Error::new(
+            Kind::Full,
+            format!(
+                "the file of {} does not fit into '{}', where {} are free",
+                total.human(),
+                folder.display(),
+                Bytes(free).human()
+            ),
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -104,12 +274,83 @@ mod tests {
     use super::*;
     use crate::image::Source;
 
+    fn folder() -> (tempfile::TempDir, Folder) {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = Folder::make(parent.path(), &"x".parse().unwrap()).unwrap();
+        (parent, folder)
+    }
+
+    fn about(version: Option<&str>) -> About {
+        About { url: "hash".into(), total: Some(Bytes(10)), version: version.map(str::to_owned) }
+    }
+
     #[test]
     fn the_url_is_one_line_of_the_configuration() {
         let Source::Url(url) = "https://h/a?b=$c#d".parse().unwrap() else { panic!("a URL") };
-        let text = String::from_utf8(config(&url, "head\n")).unwrap();
+        let ((_parent, folder), image) = (folder(), "x".parse().unwrap());
+        let fetch = Fetch { image: &image, url: &url, folder: &folder, stall: Duration::from_secs(60) };
+        let text = String::from_utf8(fetch.config("head\n")).unwrap();
         assert_eq!(text.lines().filter(|line| line.starts_with("url")).count(), 1);
-        assert!(text.starts_with("url = \"https://h/a?b=$c#d\"\n") && text.ends_with("head\n"));
+        assert!(
+            text.starts_with("url = \"https://h/a?b=$c#d\"\n") && text.ends_with("speed-time = 60\nhead\n")
+        );
         assert!(text.lines().all(|line| line == line.trim()), "{text}");
+    }
+
+    #[test]
+    fn what_a_server_says_is_taken_only_where_it_is_harmless() {
+        let read = |said: &str| About::read("u".into(), said);
+        let date = "Sun, 22 Nov 2026 10:00:00 GMT";
+        let of = |total: Option<u64>, version: Option<&str>| About {
+            url: "u".into(),
+            total: total.map(Bytes),
+            version: version.map(str::to_owned),
+        };
+        assert_eq!(read(&format!("12\r\n\"abc\"\r\n{date}\r\n")), of(Some(12), Some("\"abc\"")));
+        assert_eq!(read(&format!("12\nW/\"weak\"\n{date}\n")), of(Some(12), Some(date)));
+        assert_eq!(read("x\n\"a\\b\"\na\\b\n"), of(None, None));
+        assert_eq!(read(""), of(None, None));
+    }
+
+    #[test]
+    fn a_part_of_the_same_version_is_gone_on_with_and_any_other_begins_anew() {
+        let (_parent, folder) = folder();
+        let mut part = Part::open(&folder, about(Some("\"1\""))).unwrap();
+        part.take(b"12345").unwrap();
+        drop(part);
+        let part = Part::open(&folder, about(Some("\"1\""))).unwrap();
+        assert_eq!(part.done, 5);
+        assert_eq!(part.range(), "continue-at = 5\nheader = \"If-Range: \\\"1\\\"\"\n");
+        for other in
+            [about(Some("\"2\"")), about(None), About { url: "other".into(), ..about(Some("\"1\"")) }]
+        {
+            let part = Part::open(&folder, other).unwrap();
+            assert_eq!((part.done, part.range().as_str()), (0, ""));
+            let mut part = Part::anew(&folder, about(Some("\"1\""))).unwrap();
+            part.take(b"12345").unwrap();
+        }
+    }
+
+    #[test]
+    fn a_source_that_ends_early_or_has_no_room_is_an_error() {
+        let (_parent, folder) = folder();
+        let mut part = Part::open(&folder, about(None)).unwrap();
+        part.take(b"123").unwrap();
+        assert!(!part.is_whole() && !part.may_go_on());
+        assert_eq!(part.finish(&folder).unwrap_err().kind(), Kind::Failed);
+        let huge = About { total: Some(Bytes(u64::MAX)), ..about(None) };
+        assert_eq!(Part::open(&folder, huge).err().map(|e| e.kind()), Some(Kind::Full));
+    }
+
+    #[test]
+    fn a_broken_line_passes_and_a_wrong_address_does_not() {
+        let error = |text: &str| Error::new(Kind::Failed, format!("unit 'x': exit status {text}"));
+        for text in ["56: reset", "28: slow", "22: The requested URL returned error: 503"] {
+            assert!(passes(&error(text)), "{text}");
+        }
+        for text in ["22: The requested URL returned error: 404", "60: certificate", "3: malformed"] {
+            assert!(!passes(&error(text)), "{text}");
+        }
+        assert!(!passes(&Error::new(Kind::Full, "write '/x'")));
     }
 }

@@ -1,38 +1,45 @@
 //! The import of one image, from its source to a finished volume, or to nothing at all.
 
 use std::{
-    fs::{self, DirBuilder, Permissions},
-    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink},
+    fs::File,
+    os::unix::fs::{MetadataExt, symlink},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     time::{Duration, Instant},
 };
 
 use super::{
     Source,
-    fetch::fetch,
-    header::Screened,
+    checksum::{Algorithm, Check, Checksum},
+    fetch::Fetch,
+    folder::Folder,
+    header::{LARGEST, Screened},
     internal,
     progress::Progress,
-    sandbox::{DEVICE, SOURCE, Sandbox, stop_leftovers},
+    sandbox::{DEVICE, SOURCE, Sandbox, Seen, stop_leftovers},
+    source::Url,
+    watch::{Cancel, Watch},
 };
 use crate::{
     error::{Context, Error, Kind, Result},
     host::{
-        disk::gpt::{self, SEED_ROOM},
+        disk::{
+            donor,
+            gpt::{self, SEED_ROOM},
+            stat,
+        },
         lvm::Lvm,
     },
-    model::{Bytes, ImageId, ImageName, PoolUsage},
+    model::{Bytes, ImageId, PoolUsage},
     plan::admit,
     status::ImportProgress,
 };
 
-/// How often the pool's fill is looked at meanwhile: it takes some tenths of a second, and even fast disks fill a pool
-/// by little in this time.
+/// How often the pool's fill is looked at meanwhile, at least: it takes some tenths of a second.
 const LOOK: Duration = Duration::from_secs(10);
+/// It is not looked at before so much more is written, however full the pool is.
+const LEAST_LOOK: Bytes = Bytes::mib(32);
+/// How long a source may say nothing: a line that has gone, a disk that hangs.
+pub const STALL: Duration = Duration::from_secs(60);
 
 /// What to import.
 #[derive(Debug, Clone)]
@@ -41,6 +48,8 @@ pub struct Import {
     pub image: ImageId,
     /// Where it comes from.
     pub source: Source,
+    /// What the file at the source has to be like.
+    pub checks: Vec<Check>,
     /// Whether it may be chosen as soon as it is whole.
     pub publish: bool,
     /// A folder that only root can enter, on a file system with room for a fetched image, which systemd sees under the
@@ -48,55 +57,31 @@ pub struct Import {
     pub folder: PathBuf,
     /// No import above this fill of the pool, in percent.
     pub watermark: u8,
-}
-
-/// The wish to stop an import, given from another thread.
-#[derive(Debug, Clone, Default)]
-pub struct Cancel(Arc<AtomicBool>);
-
-impl Cancel {
-    /// Asks the import to stop. It does at the next sign of progress, and leaves nothing behind.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    fn check(&self) -> Result<()> {
-        if self.0.load(Ordering::Relaxed) {
-            return Err(Error::new(Kind::Denied, "the import was cancelled"));
-        }
-        Ok(())
-    }
-}
-
-/// Who wants to know how far an import is, and may want to stop it.
-pub(super) struct Watch<'a> {
-    cancel: &'a Cancel,
-    progress: &'a mut dyn FnMut(ImportProgress),
-}
-
-impl Watch<'_> {
-    /// Tells how far it is, unless it is to stop.
-    pub(super) fn tell(&mut self, progress: ImportProgress) -> Result<()> {
-        self.cancel.check()?;
-        (self.progress)(progress);
-        Ok(())
-    }
+    /// How long the source may say nothing: [`STALL`], but for tests.
+    pub stall: Duration,
 }
 
 impl Import {
     /// Runs the import; returns when the image is whole, or when nothing is left of it.
     ///
-    /// `progress` hears of fetching and writing, at most some times a second; the end is the returned value.
+    /// `progress` hears of fetching, checking and writing, at most some times a second; the end is the returned value.
     ///
     /// # Errors
     /// [`Kind::Exists`] where this image is finished, [`Kind::Full`] where the pool or the folder is,
-    /// [`Kind::Invalid`] for an image that is refused, [`Kind::Denied`] when it was cancelled; else what failed.
+    /// [`Kind::Invalid`] for an image that is refused, [`Kind::Busy`] for a donor's disk that is in use,
+    /// [`Kind::Timeout`] for a source that says nothing, [`Kind::Denied`] when it was cancelled; else what failed.
     pub fn run(&self, lvm: &Lvm, cancel: &Cancel, progress: &mut dyn FnMut(ImportProgress)) -> Result<()> {
         let attempt = || format!("import image '{}' from '{}'", self.image, self.source);
         stop_leftovers(&self.image.name);
         let folder = Folder::make(&self.folder, &self.image.name).map_err(|e| e.while_doing(attempt()))?;
-        let mut job = Job { import: self, lvm, folder: &folder, watch: Watch { cancel, progress } };
-        job.run().map_err(|e| e.while_doing(attempt()))
+        let watch = Watch::new(cancel, progress);
+        let seen = Seen::File(folder.source());
+        let mut job = Job { import: self, lvm, folder: &folder, watch, seen };
+        let ended = job.run();
+        if ended.as_ref().is_err_and(|error| cancel.leaves(error)) {
+            std::mem::forget(folder);
+        }
+        ended.map_err(|e| e.while_doing(attempt()))
     }
 }
 
@@ -106,96 +91,276 @@ struct Job<'a> {
     lvm: &'a Lvm,
     folder: &'a Folder,
     watch: Watch<'a>,
+    seen: Seen,
 }
 
 impl Job<'_> {
     fn run(&mut self) -> Result<()> {
         let image = &self.import.image;
         self.admit(Bytes(0))?;
-        self.obtain()?;
+        let expected = self.expected()?;
+        let _held = self.obtain()?;
+        self.verify(&expected)?;
         let found = self.probe()?;
-        self.admit(least(&self.folder.source(), found))?;
-        self.watch.tell(ImportProgress::Writing { permyriad: 0 })?;
-        let device = self.lvm.create_image(image, Bytes(found.virtual_size.0 + SEED_ROOM.0))?;
-        self.fill(&device, found).inspect_err(|_| {
+        let pool = self.admit(least(&self.seen, found))?;
+        self.watch.writing(0, Bytes(0))?;
+        // What is packed shows its size at its end; a thin volume takes only what is written to it.
+        let size = match found {
+            Screened::Disk { virtual_size, .. } => virtual_size,
+            Screened::Packed { .. } => LARGEST,
+        };
+        let device = self.lvm.create_image(image, Bytes(size.0 + SEED_ROOM.0))?;
+        self.fill(&device, found, pool).inspect_err(|error| {
             // Should this fail too, the tag says that it is half-made, and the next import of the name removes it.
-            let _ = self.lvm.remove_image(image);
+            if !self.watch.leaves(error) {
+                let _ = self.lvm.remove_image(image);
+            }
         })
     }
 
-    /// Makes the source a file in our folder, or a link there.
-    fn obtain(&mut self) -> Result<()> {
+    /// Returns the checksums that the file has to have.
+    fn expected(&mut self) -> Result<Vec<Checksum>> {
+        let mut expected = vec![];
+        for check in &self.import.checks {
+            expected.push(match check {
+                Check::Is(checksum) => checksum.clone(),
+                Check::InList(list) => {
+                    let attempt = || format!("find the checksum in '{list}'");
+                    self.listed(list).map_err(|e| e.while_doing(attempt()))?
+                }
+            });
+        }
+        Ok(expected)
+    }
+
+    /// Looks the source's name up in a list.
+    fn listed(&mut self, list: &Source) -> Result<Checksum> {
+        let name = self.import.source.file_name();
+        let name = name.ok_or_else(|| Error::invalid("the source has no name that a list could have"))?;
+        match list {
+            Source::Url(url) => fetch(self.import, self.folder, url).list()?,
+            Source::File(path) => link(path, &self.folder.list())?,
+            Source::Device(_) | Source::Export(_) => return Err(Error::invalid("a list is a file or a URL")),
+        }
+        let args = [internal::PROBE, internal::LISTED, name, SOURCE];
+        let said = self.ask(&args, &Seen::File(self.folder.list())).map_err(|e| missing(list, e))?;
+        let _ = std::fs::remove_file(self.folder.list());
+        said.trim().parse()
+    }
+
+    /// Makes the source something that a sandbox can see. A donor's disk is held: nobody mounts it meanwhile.
+    fn obtain(&mut self) -> Result<Option<File>> {
         match &self.import.source {
-            Source::Url(url) => fetch(&self.import.image.name, url, self.folder, &mut self.watch),
-            // Inside, and for systemd, the file has a name of ours, whatever its own has in it. It need not be visible
-            // from here: the agent's own unit may hide home folders.
-            Source::File(path) => {
-                symlink(path, self.folder.source()).attempt(|| format!("link '{}'", path.display()))
+            Source::Url(url) => fetch(self.import, self.folder, url).run(&mut self.watch).map(|()| None),
+            Source::File(path) => link(path, &self.folder.source()).map(|()| None),
+            Source::Device(path) => {
+                let (node, held) = donor::claim(path)?;
+                self.seen = Seen::Device(node);
+                Ok(Some(held))
+            }
+            Source::Export(export) => {
+                self.seen = Seen::Export(export.clone());
+                Ok(None)
             }
         }
     }
 
     /// Refuses when the pool is above its watermark, or would be with so much more in it.
-    fn admit(&self, more: Bytes) -> Result<()> {
-        admit(&with_more(self.lvm.volumes()?.pool, more), self.import.watermark)
+    fn admit(&self, more: Bytes) -> Result<PoolUsage> {
+        look(self.lvm, self.import.watermark, more)
     }
 
     /// Returns the sandbox for a hidden subcommand.
-    fn sandbox(&self, args: &[&str]) -> Sandbox {
-        Sandbox::own(&self.import.image.name, &self.folder.root(), args, &self.folder.source())
+    fn sandbox(&self, args: &[&str], seen: &Seen) -> Sandbox {
+        Sandbox::own(&self.import.image.name, &self.folder.root(), args, seen)
+    }
+
+    /// Runs a hidden subcommand and returns what it says.
+    fn ask(&self, args: &[&str], seen: &Seen) -> Result<String> {
+        let mut said = vec![];
+        self.sandbox(args, seen).run(vec![], |piece| {
+            said.extend_from_slice(piece);
+            self.watch.check()
+        })?;
+        Ok(String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// Refuses a file that has another checksum than it should.
+    fn verify(&mut self, expected: &[Checksum]) -> Result<()> {
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let mut wanted = expected.iter().filter(|checksum| checksum.algorithm() == algorithm).peekable();
+            if wanted.peek().is_none() {
+                continue;
+            }
+            let found = self.sum(algorithm)?;
+            if let Some(wrong) = wanted.find(|checksum| **checksum != found) {
+                let text = format!("its {algorithm} checksum is {found}, and not {wrong} as it should be");
+                return Err(Error::invalid(text));
+            }
+        }
+        Ok(())
+    }
+
+    fn sum(&mut self, algorithm: Algorithm) -> Result<Checksum> {
+        let (name, algorithm) = (self.seen.name(), algorithm.to_string());
+        let sandbox = self.sandbox(&[internal::PROBE, internal::SUM, &algorithm, &name], &self.seen);
+        let total = Bytes(self.folder.source().metadata().map_or(0, |file| file.len()));
+        let (mut said, watch) = (String::new(), &mut self.watch);
+        let ended = sandbox.run(vec![], |piece| {
+            said.push_str(&String::from_utf8_lossy(piece));
+            let lines = said.rfind('\n').map(|end| said[..end].to_owned());
+            let done = lines.as_deref().and_then(|lines| lines.rsplit('\n').next()?.parse().ok());
+            watch.checking(done.unwrap_or_default(), total)
+        });
+        ended.map_err(|e| missing(&self.import.source, e))?;
+        said.lines().last().unwrap_or_default().parse()
     }
 
     /// Asks what the image is.
     fn probe(&self) -> Result<Screened> {
-        let sandbox = self.sandbox(&[internal::PROBE, SOURCE]);
-        let mut said = vec![];
-        sandbox.run(vec![], |piece| said.extend_from_slice(piece)).map_err(|e| match e.kind() {
-            Kind::Missing => {
-                Error::new(Kind::Missing, format!("there is no '{}'", self.import.source)).because(e)
-            }
-            _ => e,
-        })?;
-        serde_json::from_slice(&said)
-            .map_err(|e| Error::new(Kind::Failed, "read what the image is").because(e))
+        let said = self.ask(&[internal::PROBE, &self.seen.name()], &self.seen);
+        let said = said.map_err(|e| missing(&self.import.source, e))?;
+        serde_json::from_str(&said).map_err(|e| Error::new(Kind::Failed, "read what the image is").because(e))
     }
 
     /// Writes the image to its volume and finishes it.
-    fn fill(&mut self, device: &Path, found: Screened) -> Result<()> {
-        self.convert(device, found)?;
+    fn fill(&mut self, device: &Path, found: Screened, pool: PoolUsage) -> Result<()> {
+        let unpacked = self.convert(device, found, pool)?;
+        if let Some(size) = unpacked {
+            self.lvm.cut_image(&self.import.image, Bytes(size.0 + SEED_ROOM.0))?;
+        }
         gpt::check(device)?;
-        self.watch.cancel.check()?;
+        self.watch.check()?;
         self.lvm.finish_image(&self.import.image, self.import.publish)?;
         Ok(())
     }
 
-    /// Writes the image to the device, watching the pool.
-    fn convert(&mut self, device: &Path, found: Screened) -> Result<()> {
+    /// Writes the image to the device, watching the pool; returns the size of what was packed.
+    fn convert(&mut self, device: &Path, found: Screened, pool: PoolUsage) -> Result<Option<Bytes>> {
         let node = device.canonicalize().attempt(|| format!("find device '{}'", device.display()))?;
-        let format = found.format.to_string();
-        let args = [internal::CONVERT, &format, SOURCE, DEVICE];
-        let sandbox = self.sandbox(&args).with_device(&node);
-        let (mut figures, mut looked, mut stop) = (Progress::default(), Instant::now(), None);
-        let ended = sandbox.run(vec![], |piece| {
-            let Some(permyriad) = figures.feed(piece).filter(|_| stop.is_none()) else { return };
-            let mut going = self.watch.tell(ImportProgress::Writing { permyriad });
-            if looked.elapsed() > LOOK {
-                looked = Instant::now();
-                going = going.and_then(|()| self.admit(Bytes(0)));
+        let (word, packed) = match found {
+            Screened::Disk { format, .. } => (format.to_string(), false),
+            Screened::Packed { packing, .. } => (packing.to_string(), true),
+        };
+        let args = [internal::CONVERT, &word, &self.seen.name(), DEVICE];
+        let sandbox = self.sandbox(&args, &self.seen).with_device(&node);
+        let (mut figures, mut permyriad) = (Progress::default(), 0);
+        let (lvm, watermark, watch) = (self.lvm, self.import.watermark, &mut self.watch);
+        let mut guard = Guard::new(pool, watermark);
+        // A file cannot stall, and a disk's own errors end the wait for it.
+        let mut silence = matches!(self.seen, Seen::Export(_)).then(|| Silence::new(self.import.stall));
+        sandbox.run(vec![], |piece| {
+            permyriad = figures.feed(piece).unwrap_or(permyriad);
+            let counted = stat::read("/sys".as_ref(), &node)?.unwrap_or_default();
+            let written = Bytes(counted.written_bytes);
+            if let Some(silence) = &mut silence {
+                silence.hear((permyriad, counted.written_bytes))?;
             }
-            stop = going.inspect_err(|_| sandbox.stop()).err();
-        });
-        match stop {
-            Some(reason) => Err(reason),
-            None => ended,
+            if guard.is_due(written) {
+                guard = Guard { written, ..Guard::new(look(lvm, watermark, Bytes(0))?, watermark) };
+            }
+            watch.writing(permyriad, written)
+        })?;
+        packed.then(|| internal::unpacked_size(figures.rest())).transpose()
+    }
+}
+
+fn fetch<'a>(import: &'a Import, folder: &'a Folder, url: &'a Url) -> Fetch<'a> {
+    Fetch { image: &import.image.name, url, folder, stall: import.stall }
+}
+
+/// Returns the pool's fill, or refuses when it is above its watermark, or would be with so much more in it.
+fn look(lvm: &Lvm, watermark: u8, more: Bytes) -> Result<PoolUsage> {
+    let pool = lvm.volumes()?.pool;
+    admit(&with_more(pool, more), watermark).map(|()| pool)
+}
+
+/// Makes `name` in our folder a link to a file.
+///
+/// Inside, and for systemd, the file has a name of ours, whatever its own has in it. It need not be visible from here: the
+/// agent's own unit may hide home folders.
+fn link(path: &Path, name: &Path) -> Result<()> {
+    symlink(path, name).attempt(|| format!("link '{}'", path.display()))
+}
+
+/// Returns the error with the source's own name, where what failed is that it is not there.
+fn missing(source: &Source, error: Error) -> Error {
+    match error.kind() {
+        Kind::Missing if error.to_string().contains("its files are not there") => {
+            Error::new(Kind::Missing, format!("there is no '{source}'")).because(error)
         }
+        _ => error,
+    }
+}
+
+/// When the pool is to be looked at again: a fast disk must not fill it between two looks.
+#[derive(Debug)]
+struct Guard {
+    looked: Instant,
+    written: Bytes,
+    room: Bytes,
+}
+
+impl Guard {
+    /// Returns the guard of a pool that has just been looked at, before anything is written.
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a share"
+    )]
+    fn new(pool: PoolUsage, watermark: u8) -> Self {
+        let percent = (f32::from(watermark) - pool.data_percent).max(0.0);
+        let room = (pool.size.0 as f64 * f64::from(percent) / 100.0) as u64;
+        Self { looked: Instant::now(), written: Bytes(0), room: Bytes(room) }
+    }
+
+    /// Returns whether it is time: now and then, and when half of the room may be gone.
+    fn is_due(&self, written: Bytes) -> bool {
+        let half = (self.room.0 / 2).max(LEAST_LOOK.0);
+        self.looked.elapsed() > LOOK || written.0.saturating_sub(self.written.0) >= half
+    }
+}
+
+/// How long nothing has changed.
+#[derive(Debug)]
+struct Silence<T> {
+    most: Duration,
+    since: Instant,
+    last: Option<T>,
+}
+
+impl<T: PartialEq> Silence<T> {
+    fn new(most: Duration) -> Self {
+        Self { most, since: Instant::now(), last: None }
+    }
+
+    /// Takes in how far it is, and refuses when that has not changed for too long.
+    fn hear(&mut self, now: T) -> Result<()> {
+        if self.last.as_ref() != Some(&now) {
+            (self.since, self.last) = (Instant::now(), Some(now));
+        }
+        if self.since.elapsed() < self.most {
+            return Ok(());
+        }
+        let seconds = self.most.as_secs();
+        Err(Error::new(Kind::Timeout, format!("the source has stalled: silent for {seconds} s")))
     }
 }
 
 /// Returns how much of the pool the image takes at least: what its file takes, unless it is mostly air; nothing where the
-/// file is hidden from us.
-fn least(source: &Path, found: Screened) -> Bytes {
-    let blocks = source.metadata().map_or(0, |file| file.blocks());
-    Bytes(blocks.saturating_mul(512)).min(found.virtual_size)
+/// file is hidden from us, and of a disk, which may be empty.
+fn least(seen: &Seen, found: Screened) -> Bytes {
+    let blocks = match seen {
+        Seen::File(path) => path.metadata().map_or(0, |file| file.blocks()),
+        Seen::Device(_) | Seen::Export(_) => 0,
+    };
+    let most = match found {
+        Screened::Disk { virtual_size, .. } => virtual_size,
+        // Some packed files are larger than what is in them, by little.
+        Screened::Packed { size, .. } => Bytes(size.0 / 2),
+    };
+    Bytes(blocks.saturating_mul(512)).min(most)
 }
 
 /// Returns the pool's fill with so much more in it.
@@ -205,113 +370,42 @@ fn with_more(pool: PoolUsage, more: Bytes) -> PoolUsage {
     PoolUsage { data_percent: pool.data_percent + 100.0 * share, ..pool }
 }
 
-/// A folder for one import, gone with all in it when the import is over.
-pub(super) struct Folder(PathBuf);
-
-impl Folder {
-    /// Makes the folder anew. What a killed agent has left there goes first.
-    fn make(parent: &Path, image: &ImageName) -> Result<Self> {
-        let folder = Self(parent.join(format!("import-{image}")));
-        folder.clear();
-        let attempt = || format!("make folder '{}'", folder.0.display());
-        DirBuilder::new().mode(0o700).recursive(true).create(&folder.0).attempt(attempt)?;
-        DirBuilder::new().create(folder.root()).attempt(attempt)?;
-        // Whatever our umask: a passing user is to stand in it.
-        fs::set_permissions(folder.root(), Permissions::from_mode(0o755)).attempt(attempt)?;
-        Ok(folder)
-    }
-
-    /// Returns where the image is, or a link to it.
-    pub(super) fn source(&self) -> PathBuf {
-        self.0.join("source")
-    }
-
-    /// Returns the empty folder that is a sandbox's root.
-    pub(super) fn root(&self) -> PathBuf {
-        self.0.join("root")
-    }
-
-    fn clear(&self) {
-        let _ = fs::remove_file(self.source());
-        sweep(&self.0);
-        let _ = fs::remove_dir(&self.0);
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // Nobody to tell what is left; the next import of this name tries again.
-        self.clear();
-    }
-}
-
-/// Removes empty folders and empty files below `folder`: the places where systemd has mounted things for a sandbox.
-///
-/// Nothing with content in it is ever removed, so that a mount that should have been gone loses nothing.
-fn sweep(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let Ok(found) = entry.metadata() else { continue };
-        if found.is_dir() {
-            sweep(&entry.path());
-            let _ = fs::remove_dir(entry.path());
-        } else if found.is_file() && found.len() == 0 {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::image::header::Format;
 
-    #[test]
-    fn a_cancelled_import_stops_at_the_next_sign_of_progress() {
-        let (cancel, mut heard) = (Cancel::default(), 0);
-        let mut count = |_| heard += 1;
-        let mut watch = Watch { cancel: &cancel, progress: &mut count };
-        watch.tell(ImportProgress::Writing { permyriad: 1 }).unwrap();
-        cancel.clone().cancel();
-        assert_eq!(watch.tell(ImportProgress::Writing { permyriad: 2 }).unwrap_err().kind(), Kind::Denied);
-        assert_eq!(heard, 1);
-    }
-
-    #[test]
-    fn the_folder_is_private_and_gone_afterwards() {
-        let parent = tempfile::tempdir().unwrap();
-        let name: ImageName = "debian13".parse().unwrap();
-        let left = parent.path().join("import-debian13");
-        fs::create_dir_all(left.join("root/usr/lib")).unwrap();
-        fs::File::create(left.join("root/source")).unwrap();
-        symlink("/etc/passwd", left.join("source")).unwrap();
-        let folder = Folder::make(parent.path(), &name).unwrap();
-        assert_eq!(fs::metadata(&left).unwrap().mode() & 0o777, 0o700);
-        assert_eq!(fs::read_dir(folder.root()).unwrap().count(), 0);
-        drop(folder);
-        assert!(!left.exists());
-    }
-
-    #[test]
-    fn what_is_mounted_in_a_sandbox_by_mistake_is_not_swept_away() {
-        let parent = tempfile::tempdir().unwrap();
-        let folder = Folder::make(parent.path(), &"x".parse().unwrap()).unwrap();
-        let precious = folder.root().join("usr/precious");
-        fs::create_dir(folder.root().join("usr")).unwrap();
-        fs::copy("/proc/self/exe", &precious).unwrap();
-        symlink("/etc", folder.root().join("etc")).unwrap();
-        drop(folder);
-        assert!(precious.exists());
-        assert!(Path::new("/etc/passwd").exists());
+    fn pool() -> PoolUsage {
+        PoolUsage { size: Bytes::gib(10), data_percent: 50.0, metadata_percent: 1.0 }
     }
 
     #[test]
     fn what_an_image_takes_counts_before_it_is_written() {
-        let pool = PoolUsage { size: Bytes::gib(10), data_percent: 50.0, metadata_percent: 1.0 };
-        assert!(admit(&with_more(pool, Bytes::gib(3)), 90).is_ok());
-        assert_eq!(admit(&with_more(pool, Bytes::gib(4)), 90).unwrap_err().kind(), Kind::Full);
+        assert!(admit(&with_more(pool(), Bytes::gib(3)), 90).is_ok());
+        assert_eq!(admit(&with_more(pool(), Bytes::gib(4)), 90).unwrap_err().kind(), Kind::Full);
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(1 << 30).unwrap();
-        let sparse = Screened { format: Format::Raw, virtual_size: Bytes::gib(1) };
-        assert_eq!(least(file.path(), sparse), Bytes(0));
+        let sparse = Screened::Disk { format: Format::Raw, virtual_size: Bytes::gib(1) };
+        assert_eq!(least(&Seen::File(file.path().into()), sparse), Bytes(0));
+        assert_eq!(least(&Seen::Device("/dev/null".into()), sparse), Bytes(0));
+    }
+
+    #[test]
+    fn the_pool_is_looked_at_again_before_it_can_be_full() {
+        let guard = Guard::new(pool(), 90);
+        assert!(!guard.is_due(Bytes::gib(1)) && guard.is_due(Bytes::gib(2)));
+        let nearly =
+            Guard { written: Bytes::gib(2), ..Guard::new(PoolUsage { data_percent: 89.9, ..pool() }, 90) };
+        assert!(!nearly.is_due(Bytes::gib(2)) && nearly.is_due(Bytes(Bytes::gib(2).0 + LEAST_LOOK.0)));
+        let full = Guard::new(PoolUsage { data_percent: 95.0, ..pool() }, 90);
+        assert!(!full.is_due(Bytes(0)) && full.is_due(LEAST_LOOK));
+    }
+
+    #[test]
+    fn a_source_is_silent_when_nothing_changes_for_long() {
+        let mut silence = Silence::new(Duration::ZERO);
+        assert_eq!(silence.hear(1).unwrap_err().kind(), Kind::Timeout);
+        let mut silence = Silence::new(Duration::from_secs(60));
+        assert!((0..3).all(|n| silence.hear(n).is_ok() && silence.hear(n).is_ok()));
     }
 }

@@ -1,88 +1,186 @@
 //! What runs inside the sandbox: hidden subcommands of `sheath`, started by the import and by nobody else.
 //!
-//! The process has no privileges, no network, and sees one image and one device. It screens the image itself again,
-//! because between the import's look and this one the file may have become another.
+//! The process has no privileges and sees one image and one device; only what comes over NBD has the network. It screens
+//! the image itself again, because between the import's look and this one the file may have become another.
 
 use std::{
     ffi::OsString,
     io::Write,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use super::header::{Format, Screened, screen};
+use serde::Deserialize;
+
+use super::{
+    checksum,
+    header::{Format, Packing, Screened, bootable_size, screen},
+    nbd::Export,
+    unpack,
+};
 use crate::{
     error::{Context, Error, Kind, Result},
     host::cmd::{Cmd, Tool},
+    model::Bytes,
 };
 
-/// The hidden subcommand that looks at an image: `internal-probe SOURCE`.
+/// The hidden subcommand that looks at an image: `internal-probe SOURCE`, and `internal-probe sum ALGORITHM SOURCE` for its
+/// checksum, `internal-probe listed NAME LIST` for the one that a list has.
 pub const PROBE: &str = "internal-probe";
-/// The hidden subcommand that writes an image to a device: `internal-convert FORMAT SOURCE DEVICE`.
+/// The hidden subcommand that writes an image to a device: `internal-convert FORMAT SOURCE DEVICE`, the format being one of
+/// a disk or of what is packed.
 pub const CONVERT: &str = "internal-convert";
+/// The word for a checksum.
+pub(super) const SUM: &str = "sum";
+/// The word for a list of checksums.
+pub(super) const LISTED: &str = "listed";
+
+/// Longest time for a look at all tables of an image, and for an export's answer.
+const LOOK: Duration = Duration::from_secs(600);
+/// How often it is told how far a checksum is.
+const TELL: Duration = Duration::from_millis(250);
+/// qemu-img check: clusters that nothing refers to, which costs room and harms nobody.
+const LEAKS: i32 = 3;
 
 /// Runs the hidden subcommand whose name and arguments these are.
 ///
-/// The probe writes one line of JSON to standard output. The conversion does not return when all is well: the process
-/// becomes qemu-img.
+/// The probe writes one line to standard output. The conversion does not return when all is well and qemu-img does it:
+/// the process becomes qemu-img.
 ///
 /// # Errors
 /// [`Kind::Invalid`] for other words and for refused images; else the failing system call.
 pub fn run(args: &[OsString]) -> Result<()> {
     let words: Vec<&str> = args.iter().filter_map(|arg| arg.to_str()).collect();
     match words[..] {
-        [PROBE, source] => answer(&probe(Path::new(source))?),
-        [CONVERT, format, source, device] => {
-            Err(convert(format.parse()?, &PathBuf::from(source), &PathBuf::from(device)))
+        [PROBE, SUM, algorithm, source] => sum(algorithm.parse()?, Path::new(source)),
+        [PROBE, LISTED, name, list] => {
+            checksum::find_in_file(Path::new(list), name).and_then(|found| answer(&found.to_string()))
         }
+        [PROBE, source] => probe(source).and_then(|found| {
+            answer(&serde_json::to_string(&found).expect("a format and a number are JSON"))
+        }),
+        [CONVERT, format, source, device] => convert(format, source, &PathBuf::from(device)),
         _ => Err(Error::invalid("this command is for the agent itself")),
     }
 }
 
-/// Returns what the image at `source` is.
-///
-/// # Errors
-/// As [`screen`].
-pub fn probe(source: &Path) -> Result<Screened> {
-    screen(source)
-}
-
-/// Becomes the program that writes the image to the device; returns only why that was not possible.
-pub fn convert(format: Format, source: &Path, device: &Path) -> Error {
-    match screen(source) {
-        Ok(found) if found.format == format => {}
-        Ok(found) => {
-            return Error::new(
-                Kind::Invalid,
-                format!("the image has turned from {format} to {}", found.format),
-            );
-        }
-        Err(error) => return error,
+/// Returns what the image at `source` is: a path, or an NBD export's URL.
+fn probe(source: &str) -> Result<Screened> {
+    if let Ok(export) = source.parse::<Export>() {
+        return exported(&export);
     }
-    // The volume is fresh and reads as zeros, so zeros are not written. `none`: straight to the disk, or a large image
-    // would push everything else out of the page cache. The unit has the deadline.
-    Cmd::new(Tool::QemuImg, Duration::MAX)
-        .args([
-            "convert",
-            "-p",
-            "-n",
-            "-W",
-            "--target-is-zero",
-            "-t",
-            "none",
-            "-f",
-            &format.to_string(),
-            "-O",
-            "raw",
-        ])
-        .arg(source)
-        .arg(device)
-        .replace_process()
+    let found = screen(Path::new(source))?;
+    if let Screened::Disk { format, .. } = found {
+        whole(format, Path::new(source)).map_err(|e| e.while_doing(format!("accept image '{source}'")))?;
+    }
+    Ok(found)
 }
 
-fn answer(found: &Screened) -> Result<()> {
-    let json = serde_json::to_string(found).expect("a format and a number are JSON");
-    writeln!(std::io::stdout(), "{json}").attempt(|| "write the answer".into())
+/// Refuses a file whose tables lead beyond its end: qemu reads zeros there and says nothing.
+fn whole(format: Format, source: &Path) -> Result<()> {
+    match format {
+        Format::Qcow2 | Format::Vmdk => {}
+        // Nothing but bytes; and those whose ends have been looked at, here or by qemu when it opens them.
+        Format::Raw | Format::Vdi | Format::Vpc | Format::Vhdx => return Ok(()),
+    }
+    let cmd = Cmd::new(Tool::QemuImg, LOOK).args(["check", "-q", "-f", &format.to_string()]).arg(source);
+    match cmd.accept(LEAKS).run() {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == Kind::Failed => {
+            Err(Error::invalid("it is damaged or cut short (qemu-img check)").because(e))
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// What `qemu-img info` says.
+#[derive(Deserialize)]
+struct Info {
+    #[serde(rename = "virtual-size")]
+    virtual_size: u64,
+}
+
+/// Asks how large an export is.
+fn exported(export: &Export) -> Result<Screened> {
+    let attempt = || format!("ask for '{export}'");
+    let cmd =
+        Cmd::new(Tool::QemuImg, LOOK).args(["info", "--output=json", "--image-opts", &export.options()]);
+    let said = cmd.run().map_err(|e| Error::new(Kind::Missing, attempt()).because(e))?.stdout;
+    let info: Info =
+        serde_json::from_slice(&said).map_err(|e| Error::new(Kind::Failed, attempt()).because(e))?;
+    Ok(Screened::Disk { format: Format::Raw, virtual_size: bootable_size(info.virtual_size)? })
+}
+
+fn sum(algorithm: checksum::Algorithm, source: &Path) -> Result<()> {
+    let mut told = Instant::now();
+    let sum = checksum::sum(source, algorithm, |done| {
+        if told.elapsed() < TELL {
+            return Ok(());
+        }
+        told = Instant::now();
+        answer(&done.to_string())
+    })?;
+    answer(&sum.to_string())
+}
+
+/// Writes the image to the device.
+fn convert(word: &str, source: &str, device: &Path) -> Result<()> {
+    if let Ok(packing) = word.parse::<Packing>() {
+        let size = unpack::unpack(packing, Path::new(source), device)?;
+        return answer(&format!("{}{}", super::progress::SIZE, size.0));
+    }
+    let format: Format = word.parse()?;
+    let options = match source.parse::<Export>() {
+        Ok(export) => export.options(),
+        Err(_) => still(format, Path::new(source)).map(|()| options(format, source))?,
+    };
+    Err(qemu(&options, device).replace_process())
+}
+
+/// Refuses an image that is not what it was.
+fn still(format: Format, source: &Path) -> Result<()> {
+    match screen(source)? {
+        Screened::Disk { format: found, .. } if found == format => Ok(()),
+        Screened::Disk { format: found, .. } => {
+            Err(Error::invalid(format!("the image has turned from {format} to {found}")))
+        }
+        Screened::Packed { packing, .. } => {
+            Err(Error::invalid(format!("the image has turned from {format} to {packing}")))
+        }
+    }
+}
+
+/// Returns what qemu is told of the source: nothing is left for it to guess.
+fn options(format: Format, source: &str) -> String {
+    let file = match Path::new(source).is_file() {
+        true => "file",
+        false => "host_device",
+    };
+    // The other of a VHD's two sizes is a guess by cylinders.
+    let more = if format == Format::Vpc { ",force_size_calc=current_size" } else { "" };
+    format!("driver={format},file.driver={file},file.filename={source}{more}")
+}
+
+/// Returns the conversion. The unit has the deadline.
+///
+/// The volume is fresh and reads as zeros, so zeros are not written. `none`: straight to the disk, or a large image would
+/// push everything else out of the page cache.
+fn qemu(options: &str, device: &Path) -> Cmd {
+    Cmd::new(Tool::QemuImg, Duration::MAX)
+        .args(["convert", "-p", "-n", "-W", "--target-is-zero", "-t", "none", "-O", "raw"])
+        .args(["--image-opts", options])
+        .arg(device)
+}
+
+fn answer(line: &str) -> Result<()> {
+    writeln!(std::io::stdout(), "{line}").attempt(|| "write the answer".into())
+}
+
+/// Reads the disk's size that [`convert`] has told: the import believes no more of it than a size can be.
+pub(super) fn unpacked_size(said: &str) -> Result<Bytes> {
+    let size = said.lines().find_map(|line| line.trim().strip_prefix(super::progress::SIZE)?.parse().ok());
+    size.ok_or_else(|| Error::new(Kind::Failed, "read how large the unpacked image is"))
+        .and_then(bootable_size)
 }
 
 #[cfg(test)]
@@ -91,18 +189,77 @@ mod tests {
 
     #[test]
     fn other_words_are_refused() {
-        for words in [&[][..], &["internal-probe"], &["internal-convert", "raw", "/x"], &["x", "y"]] {
+        for words in [
+            &[][..],
+            &["internal-probe"],
+            &["internal-convert", "raw", "/x"],
+            &["internal-convert", "vhd", "/x", "/y"],
+            &["internal-probe", "sum", "md5", "/x"],
+            &["x", "y"],
+        ] {
             let args: Vec<OsString> = words.iter().map(OsString::from).collect();
             assert_eq!(run(&args).unwrap_err().kind(), Kind::Invalid, "{words:?}");
         }
-        let vmdk = ["internal-convert", "vmdk", "/x", "/y"].map(OsString::from);
-        assert!(run(&vmdk).unwrap_err().to_string().contains("vmdk"));
     }
 
     #[test]
     fn an_image_that_has_changed_meanwhile_is_not_converted() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let error = convert(Format::Qcow2, file.path(), Path::new("/dev/null"));
-        assert_eq!(error.kind(), Kind::Invalid);
+        let path = file.path().to_str().unwrap();
+        for format in ["qcow2", "gz"] {
+            let error = convert(format, path, Path::new("/dev/null")).unwrap_err();
+            assert_eq!(error.kind(), Kind::Invalid, "{format}");
+        }
+    }
+
+    #[test]
+    fn qemu_is_told_everything_and_guesses_nothing() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        assert_eq!(options(Format::Vmdk, path), format!("driver=vmdk,file.driver=file,file.filename={path}"));
+        assert!(options(Format::Vpc, path).ends_with(",force_size_calc=current_size"));
+        assert!(options(Format::Raw, "/dev/donor").contains("file.driver=host_device"));
+        let export: Export = "nbd://donor/disk".parse().unwrap();
+        let shown = qemu(&export.options(), Path::new("/dev/image")).to_string();
+        assert!(shown.contains(" --image-opts driver=raw,file.driver=nbd,"), "{shown}");
+        assert!(!shown.contains(" -f "), "{shown}");
+    }
+
+    #[test]
+    fn a_size_is_believed_only_where_a_disk_can_have_it() {
+        let read = |said: &str| unpacked_size(said).map(|size| size.0).map_err(|e| e.kind());
+        assert_eq!(read("\rsize 1048576\n"), Ok(1 << 20));
+        assert_eq!(read("size 1048577\n"), Err(Kind::Invalid));
+        assert_eq!(read("size 18446744073709551104\n"), Err(Kind::Invalid));
+        assert_eq!(read("size x\n"), Err(Kind::Failed));
+        assert_eq!(read(""), Err(Kind::Failed));
+    }
+
+    #[test]
+    fn a_disk_whose_end_is_missing_is_refused_whatever_its_format() {
+        let tool = Path::new(Tool::QemuImg.path());
+        if !tool.exists() {
+            let _ = writeln!(std::io::stdout(), "skipped: needs qemu-img (Debian package qemu-utils)");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let raw = folder.path().join("raw");
+        let mut file = std::fs::File::create(&raw).unwrap();
+        (0..8_u8).for_each(|n| file.write_all(&[n + 1; 1 << 20]).unwrap());
+        for format in [Format::Qcow2, Format::Vmdk, Format::Vdi, Format::Vpc, Format::Vhdx] {
+            let path = folder.path().join(format.to_string());
+            let words = ["convert", "-f", "raw", "-O", &format.to_string()];
+            Cmd::new(Tool::QemuImg, LOOK).args(words).arg(&raw).arg(&path).run().unwrap();
+            let source = path.to_str().unwrap();
+            assert!(matches!(probe(source), Ok(Screened::Disk { .. })), "{format}");
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.set_len(path.metadata().unwrap().len() - (3 << 20)).unwrap();
+            // Here, or in the conversion: qemu opens no VHDX whose blocks lie beyond its end.
+            let info = ["info", "--image-opts", &options(format, source)];
+            let opened = Cmd::new(Tool::QemuImg, LOOK).args(info).run();
+            let refused = probe(source).and(opened).unwrap_err().chain();
+            let why = ["cut short", "truncated"].iter().any(|why| refused.contains(why));
+            assert!(why, "{format}: {refused}");
+        }
     }
 }

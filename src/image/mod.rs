@@ -1,9 +1,9 @@
-//! Golden images: from a file or a URL to a read-only volume that clones are made from.
+//! Golden images: from a file, a URL, a donor's disk or an export to a read-only volume that clones are made from.
 //!
 //! ```text
-//! Source ─► fetch (curl) ─► probe (header) ─► create_image ─► convert (qemu-img) ─► GPT check ─► finish_image
-//!           no privileges,   no network,                       no network, sees the source
-//!           no files         sees the source alone             and one device alone
+//! Source ─► fetch (curl) ─► checksum ─► probe (header) ─► create_image ─► convert (qemu-img) ─► GPT check ─► finish_image
+//!           no privileges,  └─────── no network, ───────┘                 or unpack (xz …), no network,
+//!           no files           sees the source alone                      sees the source and one device alone
 //! ```
 //!
 //! Whoever hands us an image may have made every byte of it, so nothing that reads it runs in the agent: each arrow
@@ -20,20 +20,29 @@
 
 mod answer;
 mod check;
+mod checksum;
 mod facts;
 mod fetch;
+mod folder;
 pub mod header;
 mod import;
 pub mod inside;
 pub mod internal;
+mod nbd;
 mod progress;
 mod sandbox;
 mod source;
+mod unpack;
+mod watch;
 mod work;
 pub mod workshop;
 
 pub use check::judge;
+pub use checksum::{Check, Checksum};
 pub use facts::Facts;
-pub use import::{Cancel, Import};
-pub use source::Source;
+pub use folder::Folder;
+pub use import::{Import, STALL};
+pub use nbd::Export;
+pub use source::{Source, Url};
+pub use watch::Cancel;
 pub use work::Work;

@@ -1,10 +1,21 @@
-//! Reads how far qemu-img is from what it prints for people: `    (12.34/100%)\r`.
+//! How far and how fast: reads what qemu-img (and `unpack`) prints for people, `    (12.34/100%)\r`, and measures pace.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 /// The end of output that may be the start of a figure; none is longer.
 const KEPT: usize = 32;
 
 /// What stands behind each figure.
 const END: &str = "/100%)";
+/// What stands before the size that `unpack` tells at its end.
+pub(super) const SIZE: &str = "size ";
+/// A pace is that of the last seconds: long enough to be steady, short enough to follow a line that becomes slow.
+const WINDOW: Duration = Duration::from_secs(10);
+/// No pace is told of less than this.
+const LEAST: Duration = Duration::from_millis(500);
 
 /// Gathers pieces of output, which may be cut anywhere.
 #[derive(Debug, Default)]
@@ -25,6 +36,43 @@ impl Progress {
         self.tail = self.tail.get(from..).unwrap_or_default().to_owned();
         figure
     }
+
+    /// Returns what came behind the last figure.
+    pub(super) fn rest(&self) -> &str {
+        &self.tail
+    }
+}
+
+/// How fast a number grows.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    samples: VecDeque<(Instant, u64)>,
+}
+
+impl Meter {
+    /// Takes in a value and returns how much is added in a second, once that can be said.
+    pub(super) fn feed(&mut self, now: Instant, value: u64) -> Option<f64> {
+        while self.samples.len() > 1 && self.samples[1].0 + WINDOW <= now {
+            self.samples.pop_front();
+        }
+        self.samples.push_back((now, value));
+        let (then, first) = *self.samples.front()?;
+        let took = now.saturating_duration_since(then);
+        #[allow(clippy::cast_precision_loss, reason = "a pace, shown with two digits")]
+        (took >= LEAST).then(|| value.saturating_sub(first) as f64 / took.as_secs_f64())
+    }
+}
+
+/// Returns the seconds that the rest takes at this pace; `None` at no pace at all.
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "an estimate"
+)]
+pub(super) fn left(rest: u64, a_second: f64) -> Option<u64> {
+    let seconds = rest as f64 / a_second;
+    (seconds.is_finite() && seconds < 1e9).then(|| seconds.ceil() as u64)
 }
 
 /// Returns `12.34` as 1234.
@@ -47,6 +95,36 @@ mod tests {
                 .filter_map(|piece| progress.feed(piece))
                 .collect();
         assert_eq!(seen, [0, 101, 10_000]);
+    }
+
+    #[test]
+    fn what_comes_behind_the_last_figure_is_kept() {
+        let mut progress = Progress::default();
+        for piece in [b"    (99.00/100%)\r    (100.00/100%)\rsi".as_slice(), b"ze 9223372036854775807", b"\n"]
+        {
+            progress.feed(piece);
+        }
+        assert_eq!(progress.rest(), "\rsize 9223372036854775807\n");
+    }
+
+    #[test]
+    fn a_pace_is_that_of_the_last_seconds() {
+        let (mut meter, begin) = (Meter::default(), Instant::now());
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        assert_eq!(meter.feed(begin, 100), None);
+        assert_eq!(meter.feed(at(1), 1100), Some(1000.0));
+        // From here on nothing comes: the pace falls, and ends at none.
+        assert!(meter.feed(at(5), 1100).unwrap() < 300.0);
+        (6..30).for_each(|second| assert!(meter.feed(at(second), 1100).is_some()));
+        assert_eq!(meter.feed(at(30), 1100), Some(0.0));
+        assert!(meter.samples.len() < 16);
+    }
+
+    #[test]
+    fn what_is_left_is_an_estimate_or_nothing() {
+        assert_eq!(left(1000, 300.0), Some(4));
+        assert_eq!(left(0, 300.0), Some(0));
+        assert_eq!((left(1000, 0.0), left(0, 0.0), left(u64::MAX, 0.001)), (None, None, None));
     }
 
     #[test]

@@ -10,8 +10,12 @@
 //!
 //! Units are named after the image, so that a second import finds and stops what an agent that was killed has left.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use super::{internal, nbd::Export};
 use crate::{
     error::{Error, Kind, Result},
     host::cmd::{Cmd, Tool},
@@ -22,15 +26,19 @@ use crate::{
 pub(super) const SOURCE: &str = "/source";
 /// Where the device is seen inside.
 pub(super) const DEVICE: &str = "/dev/image";
+/// Where a donor's disk is seen inside.
+pub(super) const DONOR: &str = "/dev/donor";
 /// The stages, as units' names have them.
 const FETCH: &str = "fetch";
 const PROBE: &str = "probe";
 const CONVERT: &str = "convert";
-const STAGES: [&str; 3] = [FETCH, PROBE, CONVERT];
+const LIST: &str = "list";
+const SUM: &str = "sum";
+const STAGES: [&str; 5] = [FETCH, PROBE, CONVERT, LIST, SUM];
 /// Our own program, with the hidden subcommands.
 const SHEATH: &str = "/usr/bin/sheath";
-/// Longest time for a look at a header, on a busy machine.
-const PROBING: Duration = Duration::from_secs(60);
+/// Longest time for a look at an image: a large one's tables, on a busy machine.
+const PROBING: Duration = Duration::from_secs(660);
 /// Longest time for a conversion: some TiB onto slow disks.
 const CONVERTING: Duration = Duration::from_secs(24 * 3600);
 /// systemd's exit status for a unit whose mounts cannot be made (systemd.exec(5), `EXIT_NAMESPACE`).
@@ -39,6 +47,8 @@ const NAMESPACE: u8 = 226;
 const AROUND: Duration = Duration::from_secs(60);
 /// Time for a unit to stop: systemd kills after 90 s by itself.
 const STOP: Duration = Duration::from_secs(120);
+/// How often whoever waits for a sandbox is asked whether to go on, when the program says nothing.
+const TICK: Duration = Duration::from_millis(500);
 
 /// What every sandbox has.
 const COMMON: [&str; 28] = [
@@ -73,12 +83,27 @@ const COMMON: [&str; 28] = [
     "IgnoreSIGPIPE=no",
 ];
 
+/// What lets a sandbox have the network, its names and its certificates.
+const NETWORK: [&str; 3] = [
+    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
+    "BindReadOnlyPaths=-/etc/resolv.conf -/etc/hosts -/etc/nsswitch.conf -/run/systemd/resolve",
+    "BindReadOnlyPaths=-/etc/ssl -/etc/ca-certificates",
+];
+/// What keeps it away.
+const NO_NETWORK: [&str; 2] = ["PrivateNetwork=yes", "RestrictAddressFamilies=AF_UNIX"];
+/// For who needs none of root's rights.
+const NO_CAPABILITY: &str = "CapabilityBoundingSet=";
+/// udev gives block devices to this group; the only ones in sight are those that were let in.
+const DISKS: &str = "SupplementaryGroups=disk";
+
 /// One sandboxed program, not yet started.
 pub(super) struct Sandbox {
     unit: String,
     properties: Vec<String>,
     command: Vec<String>,
     limit: Duration,
+    /// Whether the program is our own: its exit status says what kind of failure it was.
+    own: bool,
 }
 
 impl Sandbox {
@@ -88,32 +113,36 @@ impl Sandbox {
         let command = [Tool::Curl.path(), "--disable", "--config", "-"];
         let mut sandbox = Self::new(image, FETCH, &command, limit);
         sandbox.properties.push(format!("RootDirectory={}", root.display()));
-        sandbox.add([
-            "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
-            "MemoryMax=256M",
-            "CapabilityBoundingSet=",
-            // Names and certificates.
-            "BindReadOnlyPaths=-/etc/resolv.conf -/etc/hosts -/etc/nsswitch.conf -/run/systemd/resolve",
-            "BindReadOnlyPaths=-/etc/ssl -/etc/ca-certificates",
-        ]);
+        sandbox.add(NETWORK);
+        sandbox.add(["MemoryMax=256M", NO_CAPABILITY]);
         sandbox
     }
 
-    /// Returns our own program's hidden subcommand, which sees the source, and no network.
-    ///
-    /// `source` is a path of ours, without anything in it that systemd would take apart; it may be a link.
-    pub(super) fn own(image: &ImageName, root: &Path, args: &[&str], source: &Path) -> Self {
-        let (stage, limit) = if args.first() == Some(&super::internal::CONVERT) {
-            (CONVERT, CONVERTING)
-        } else {
-            (PROBE, PROBING)
-        };
+    /// Returns our own program's hidden subcommand, which sees the source, and nothing else of this machine.
+    pub(super) fn own(image: &ImageName, root: &Path, args: &[&str], source: &Seen) -> Self {
+        let (stage, limit) = stage(args);
         let command: Vec<&str> = [SHEATH].iter().chain(args).copied().collect();
         let mut sandbox = Self::new(image, stage, &command, limit);
+        sandbox.own = true;
         sandbox.properties.push(format!("RootDirectory={}", root.display()));
-        sandbox.add(["PrivateNetwork=yes", "RestrictAddressFamilies=AF_UNIX", "MemoryMax=1G"]);
-        sandbox.properties.push(format!("BindReadOnlyPaths={}:{SOURCE}", source.display()));
-        sandbox.properties.extend(reader(source).map(str::to_owned));
+        sandbox.add(["MemoryMax=1G"]);
+        match source {
+            Seen::File(path) => {
+                sandbox.add(NO_NETWORK);
+                sandbox.properties.push(format!("BindReadOnlyPaths={}:{SOURCE}", path.display()));
+                sandbox.properties.extend(reader(path).map(str::to_owned));
+            }
+            Seen::Device(path) => {
+                sandbox.add(NO_NETWORK);
+                sandbox.add([NO_CAPABILITY, DISKS]);
+                sandbox.properties.push(format!("BindReadOnlyPaths={}:{DONOR}", path.display()));
+                sandbox.properties.push(format!("DeviceAllow={} r", path.display()));
+            }
+            Seen::Export(_) => {
+                sandbox.add(NETWORK);
+                sandbox.add([NO_CAPABILITY]);
+            }
+        }
         sandbox
     }
 
@@ -155,23 +184,27 @@ impl Sandbox {
     pub(super) fn with_device(mut self, device: &Path) -> Self {
         self.properties.push(format!("BindPaths={}:{DEVICE}", device.display()));
         self.properties.push(format!("DeviceAllow={} rw", device.display()));
-        // udev gives block devices to this group; the only one in sight is ours.
-        self.properties.push("SupplementaryGroups=disk".into());
+        if !self.properties.iter().any(|property| property == DISKS) {
+            self.properties.push(DISKS.into());
+        }
         self
     }
 
-    /// Runs the program in its unit until its end, and hands its output over as it comes.
+    /// Runs the program in its unit until its end, and hands its output over as it comes; an empty piece now and then
+    /// when nothing comes. An error of who takes it ends the unit.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] where our own program has refused the image, [`Kind::Missing`] where what should be bound into
-    /// the root is not there; else the program's failure.
-    pub(super) fn run(&self, input: Vec<u8>, on_output: impl FnMut(&[u8])) -> Result<()> {
-        let cmd = Cmd::new(Tool::SystemdRun, self.limit + AROUND).args(self.args()).stdin(input);
-        cmd.run_streaming(on_output).map(drop).map_err(|error| {
-            if error.kind() == Kind::Timeout {
+    /// The taker's own; [`Kind::Invalid`] where our own program has refused the image, [`Kind::Missing`] where what should
+    /// be bound into the root is not there; else the program's failure.
+    pub(super) fn run(&self, input: Vec<u8>, mut on_output: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let cmd = Cmd::new(Tool::SystemdRun, self.limit + AROUND).args(self.args()).stdin(input).tick(TICK);
+        let mut refused = false;
+        let ended = cmd.run_while(|piece| on_output(piece).inspect_err(|_| refused = true));
+        ended.map(drop).map_err(|error| {
+            if refused || error.kind() == Kind::Timeout {
                 self.stop();
             }
-            self.explain(&error)
+            if refused { error } else { self.explain(&error) }
         })
     }
 
@@ -184,10 +217,13 @@ impl Sandbox {
             return Error::new(error.kind(), format!("unit '{unit}' did not start or did not end"));
         };
         let (status, words) = end.split_once(": ").unwrap_or((end, ""));
-        let accept = format!("accept image '{SOURCE}': ");
-        let words = words.split_once(&accept).map_or(words, |(_, reason)| reason);
+        let reason = |seen: &str| Some(words.split_once(&format!("accept image '{seen}': "))?.1);
+        let words = [SOURCE, DONOR].into_iter().find_map(reason).unwrap_or(words);
+        let words = words.strip_prefix("sheath: error: ").unwrap_or(words);
         match status.parse() {
-            Ok(status) if status == Kind::Invalid.exit_code() => Error::invalid(words),
+            Ok(status) if self.own && told(status).is_some() => {
+                Error::new(told(status).unwrap_or(Kind::Failed), words)
+            }
             Ok(NAMESPACE) => Error::new(Kind::Missing, format!("unit '{unit}': its files are not there")),
             _ => Error::new(Kind::Failed, format!("unit '{unit}': exit status {status}: {words}")),
         }
@@ -202,7 +238,8 @@ impl Sandbox {
     fn new(image: &ImageName, stage: &str, command: &[&str], limit: Duration) -> Self {
         let properties = COMMON.iter().map(|property| (*property).to_owned()).collect();
         let command = command.iter().map(|word| (*word).to_owned()).collect();
-        Self { unit: format!("sheath-import-{image}-{stage}.service"), properties, command, limit }
+        let unit = format!("sheath-import-{image}-{stage}.service");
+        Self { unit, properties, command, limit, own: false }
     }
 
     fn add<const N: usize>(&mut self, properties: [&str; N]) {
@@ -227,6 +264,51 @@ impl Sandbox {
     }
 }
 
+/// What a sandboxed program of ours sees of the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// A file, by a path of ours, without anything in it that systemd would take apart; it may be a link.
+    File(PathBuf),
+    /// A donor's disk, by its node.
+    Device(PathBuf),
+    /// Somebody's export, over the network.
+    Export(Export),
+}
+
+impl Seen {
+    /// Returns the source's name inside.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::File(_) => SOURCE.into(),
+            Self::Device(_) => DONOR.into(),
+            Self::Export(export) => export.to_string(),
+        }
+    }
+}
+
+/// Returns the exit status that the error of a sandboxed program tells; our own program's have become kinds.
+pub(super) fn exit_status(error: &Error) -> Option<u8> {
+    error.to_string().split_once("exit status ")?.1.split_once(':')?.0.parse().ok()
+}
+
+/// Returns the stage that these words are, and how long it may take.
+fn stage(args: &[&str]) -> (&'static str, Duration) {
+    match args {
+        [internal::CONVERT, ..] => (CONVERT, CONVERTING),
+        [_, internal::SUM, ..] => (SUM, CONVERTING),
+        [_, internal::LISTED, ..] => (LIST, PROBING),
+        _ => (PROBE, PROBING),
+    }
+}
+
+/// Returns the kind of failure that our own program's exit status says.
+fn told(status: u8) -> Option<Kind> {
+    use Kind::{Busy, Denied, Exists, Full, Invalid, Missing, Timeout};
+    [Invalid, Missing, Exists, Busy, Denied, Full, Timeout]
+        .into_iter()
+        .find(|kind| kind.exit_code() == status)
+}
+
 /// Returns what the sandbox needs to read the source: nothing where everybody may.
 ///
 /// Else the one capability that reads, which would also open files by handle, behind the back of the mounts: that system
@@ -235,7 +317,7 @@ fn reader(source: &Path) -> impl Iterator<Item = &'static str> {
     use std::os::unix::fs::PermissionsExt;
     let open = source.metadata().is_ok_and(|found| found.permissions().mode() & 0o004 != 0);
     let words: &[&str] = if open {
-        &["CapabilityBoundingSet="]
+        &[NO_CAPABILITY]
     } else {
         &[
             "CapabilityBoundingSet=CAP_DAC_READ_SEARCH",
@@ -273,7 +355,7 @@ mod tests {
     #[test]
     fn our_own_program_has_no_network_and_sees_one_file_and_one_device() {
         let words = ["internal-convert", "raw"];
-        let sandbox = Sandbox::own(&image(), Path::new("/p/root"), &words, Path::new("/p/source"));
+        let sandbox = Sandbox::own(&image(), Path::new("/p/root"), &words, &Seen::File("/p/source".into()));
         let args = sandbox.with_device(Path::new("/dev/dm-7")).args();
         for property in [
             "PrivateNetwork=yes",
@@ -290,20 +372,45 @@ mod tests {
     }
 
     #[test]
+    fn a_donors_disk_is_seen_but_cannot_be_written_and_an_export_is_seen_over_the_network_alone() {
+        let own = |source: &Seen| {
+            let sandbox = Sandbox::own(&image(), Path::new("/p/root"), &["internal-convert"], source);
+            sandbox.with_device(Path::new("/dev/dm-7")).args()
+        };
+        let device = own(&Seen::Device("/dev/sdc".into()));
+        for property in
+            ["PrivateNetwork=yes", "BindReadOnlyPaths=/dev/sdc:/dev/donor", "DeviceAllow=/dev/sdc r"]
+        {
+            assert!(device.contains(&format!("--property={property}")), "{property}");
+        }
+        assert!(!device.iter().any(|arg| arg.contains("/dev/sdc rw")));
+        let export = own(&Seen::Export("nbd://donor/disk".parse().unwrap()));
+        assert!(!export.iter().any(|arg| arg.contains("PrivateNetwork") || arg.contains(SOURCE)));
+        for args in [device, export] {
+            assert!(args.contains(&"--property=CapabilityBoundingSet=".to_owned()));
+            assert_eq!(args.iter().filter(|arg| arg.contains("SupplementaryGroups")).count(), 1);
+        }
+    }
+
+    #[test]
     fn a_failure_is_told_in_words_without_the_command() {
-        let sandbox = Sandbox::curl(&image(), Path::new("/p/root"), Duration::from_secs(10));
+        let mut sandbox = Sandbox::curl(&image(), Path::new("/p/root"), Duration::from_secs(10));
+        sandbox.own = true;
         let told = |end: &str| {
             let error = Error::new(Kind::Failed, format!("run '/usr/bin/systemd-run --property=x': {end}"));
             let told = sandbox.explain(&error);
             (told.kind(), told.to_string())
         };
         let refused =
-            told("exit status: 3: sheath: accept image '/source': it has a backing file: flatten it");
+            told("exit status: 3: sheath: error: accept image '/source': it has a backing file: flatten it");
         assert_eq!(refused, (Kind::Invalid, "it has a backing file: flatten it".into()));
+        let missing = told("exit status: 4: sheath: error: start '/usr/bin/xz' (Debian package xz-utils)");
+        assert_eq!(missing, (Kind::Missing, "start '/usr/bin/xz' (Debian package xz-utils)".into()));
         assert_eq!(told("exit status: 226: ").0, Kind::Missing);
         let failed = told("exit status: 22: curl: (22) The requested URL returned error: 404");
         let unit = "unit 'sheath-import-debian13-fetch.service'";
         let words = format!("{unit}: exit status 22: curl: (22) The requested URL returned error: 404");
+        assert_eq!(exit_status(&Error::new(Kind::Failed, words.clone())), Some(22));
         assert_eq!(failed, (Kind::Failed, words));
         assert_eq!(told("signal: 9 (SIGKILL)").1, format!("{unit} did not start or did not end"));
     }

@@ -317,7 +317,7 @@ fn outside(machine: Arc<Machine>, events: &mpsc::Sender<Event>, config: Config) 
     Outside {
         submit: Box::new(move |job| lanes.submit(job)),
         word: Box::new(|_| None),
-        import: Box::new(|_, _| ()),
+        import: Box::new(|_| ()),
         work: Box::new(|_| ()),
         now: Box::new(now),
         fresh: Box::new(|| 1),

@@ -25,8 +25,8 @@ use crate::{
     observed::{Refusal, RefusalCause},
     plan::Step,
     status::{
-        BladePhase, BladeView, ImageView, ImportProgress, Moment, Phase, PlanView, Problem, RefusedLogin,
-        SessionView, Sessions, SlotView, Status, Task, WorkProgress, WorkResult, WorkView,
+        BladePhase, BladeView, ImageView, ImportProgress, Moment, Pace, Phase, PlanView, Problem,
+        RefusedLogin, SessionView, Sessions, SlotView, Status, Task, WorkProgress, WorkResult, WorkView,
     },
 };
 
@@ -68,6 +68,7 @@ fn reply(request: &Request) -> Reply {
             Reply::Plan(vec![a_plan()])
         }
         Request::Sessions => Reply::Sessions(sessions()),
+        Request::Donors => Reply::Donors(vec![]),
         Request::ImportProgress { .. } => {
             Reply::ImportProgress(ImportProgress::Failed { error: "why".into(), kind: Kind::Full })
         }
@@ -168,6 +169,8 @@ fn sessions() -> Sessions {
 }
 
 fn an_image() -> ImageView {
+    let pace = Pace { rate: Some(Bytes(12_345)), left: Some(7) };
+    let progress = Some(ImportProgress::Fetching { done: Bytes(1), total: None, pace });
     ImageView {
         image: "debian13@3".parse().unwrap(),
         default: true,
@@ -178,6 +181,7 @@ fn an_image() -> ImageView {
         used_percent: None,
         disks: 2,
         spares: 1,
+        progress,
     }
 }
 
@@ -396,6 +400,8 @@ fn a_stop_ends_event_streams_and_the_client_notices() {
 fn a_log_line_of_a_change_holds_no_body() {
     // What `note` is given is all that it can write: the path, which is names alone.
     let source = "https://user:hunter2@images.example.org/a.raw".to_owned();
-    let import = ImportRequest { name: "a".parse().unwrap(), source, publish: false };
-    assert!(!Request::Import(import).route().path.contains("hunter2"));
+    let name = "a".parse().unwrap();
+    let import = ImportRequest { name, source, publish: false, sha256: None, checksum: None };
+    let import = Request::Import(import);
+    assert!(!import.route().path.contains("hunter2") && !format!("{import:?}").contains("hunter2"));
 }

@@ -16,6 +16,7 @@ mod adopt;
 mod boot;
 mod drift;
 mod grow;
+mod imports;
 mod journal;
 mod network;
 mod operator;
@@ -72,6 +73,15 @@ pub enum Event {
     Work(ImageId, WorkNews),
 }
 
+/// What is to happen with an import.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImportOrder {
+    /// This version begins.
+    Start(ImageId, ImportRequest),
+    /// It ends, and nothing stays of it.
+    Cancel(ImageName),
+}
+
 /// A configuration as read: whole, or its faults.
 pub type Loaded = std::result::Result<Config, Vec<String>>;
 
@@ -87,8 +97,8 @@ pub struct Outside {
     pub submit: Box<dyn FnMut(Job) + Send>,
     /// What a lane does about a subject right now, as a blade's console says it.
     pub word: WordOf,
-    /// Starts an import; its progress comes back as [`Event::Import`].
-    pub import: Box<dyn FnMut(ImageId, ImportRequest) + Send>,
+    /// Starts an import, or stops one; its progress comes back as [`Event::Import`].
+    pub import: Box<dyn FnMut(ImportOrder) + Send>,
     /// The clock.
     pub now: Box<dyn Fn() -> Millis + Send>,
     /// 128 random bits: ids of volumes, tokens of menus.
@@ -134,7 +144,7 @@ pub struct Core {
     untended: bool,
     parked: Vec<Parked>,
     /// The last import of each family: one at a time.
-    imports: BTreeMap<ImageName, operator::Import>,
+    imports: BTreeMap<ImageName, imports::Import>,
     problems: BTreeMap<String, Problem>,
     chassis_seen: bool,
     /// What failed since the last LVM report and nobody waits for: not tried again before the next one.
@@ -152,6 +162,8 @@ pub struct Core {
     awaited: BTreeMap<Subject, sessions::Awaited>,
     /// The last work on each image.
     works: BTreeMap<ImageId, workshop::Work>,
+    /// What is known of imports beside how far they are.
+    asked: imports::Imports,
 }
 
 /// A job that runs.
@@ -195,6 +207,7 @@ impl Core {
             refusals: refusals::Refusals::default(),
             awaited: BTreeMap::new(),
             works: BTreeMap::new(),
+            asked: imports::Imports::default(),
         }
     }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{Core, EventKind, views::is_running};
+use super::{Core, EventKind};
 use crate::{
     apply::{self, Subject},
-    control::api::{ImportRequest, Reply, Request},
+    control::api::{Reply, Request},
     error::{Error, Kind, Result},
     host::Host,
     model::{BladeId, ImageId, ImageName, ImageRef, Role, Slot, Tag, VolumeState},
@@ -15,25 +15,10 @@ use crate::{
     plan::{Plan, Step},
     policy::{self, BladeWish, chassis::ChassisWish},
     roster::GrantedBy,
-    status::{ImportProgress, PlanView},
+    status::PlanView,
 };
 
 pub(super) type ReplyTo = oneshot::Sender<Result<Reply>>;
-
-/// An import that runs, or how it ended.
-pub(super) struct Import {
-    /// The version that it makes.
-    pub(super) image: ImageId,
-    /// How far it is.
-    pub(super) progress: ImportProgress,
-}
-
-impl Import {
-    /// Returns whether it goes on.
-    pub(super) fn is_running(&self) -> bool {
-        is_running(&self.progress)
-    }
-}
 
 impl Core {
     pub(super) fn on_operator(&mut self, request: Request, reply: ReplyTo) {
@@ -59,12 +44,18 @@ impl Core {
             Request::Grow { slot, size, dry_run: false } => return self.operator_grow(slot, size, reply),
             Request::Work { image, task } => self.operator_work(&image, task),
             Request::WorkProgress { image } => self.work_view(&image),
+            Request::CancelImport { name } => self.cancel_import(name),
+            Request::Donors => return self.ask_donors(reply),
         };
         let _ = reply.send(answer);
     }
 
     fn ask_targets(&mut self, reply: ReplyTo) {
         self.ask(Box::new(move |host| drop(reply.send(host.targets().map(Reply::Targets)))));
+    }
+
+    fn ask_donors(&mut self, reply: ReplyTo) {
+        self.ask(Box::new(move |host| drop(reply.send(host.donors().map(Reply::Donors)))));
     }
 
     fn ask_plan(&mut self, reply: ReplyTo) {
@@ -156,47 +147,6 @@ impl Core {
         }
         self.converge(id, "the operator's consent");
         Ok(accepted(format!("what waited for blade {id} in slot {slot} is done now; its session ends")))
-    }
-
-    fn operator_import(&mut self, request: ImportRequest) -> Result<Reply> {
-        let name = request.name.clone();
-        if self.imports.get(&name).is_some_and(Import::is_running) {
-            return Err(Error::new(
-                Kind::Busy,
-                format!("import image '{name}': a version of it is being imported"),
-            ));
-        }
-        let image = policy::images::next_version(self.known_volumes()?, &name)?;
-        let progress = ImportProgress::Writing { permyriad: 0 };
-        self.imports.insert(name.clone(), Import { image: image.clone(), progress });
-        self.journal.tell_image(EventKind::Image, &name, &format!("import of image '{image}' begins"));
-        (self.outside.import)(image.clone(), request);
-        Ok(accepted(format!("image '{image}' is being imported")))
-    }
-
-    fn import_progress(&self, name: &ImageName) -> Result<Reply> {
-        let progress = self.imports.get(name).map(|import| import.progress.clone());
-        let none = || Error::new(Kind::Missing, format!("follow the import of '{name}': there is none"));
-        progress.map(Reply::ImportProgress).ok_or_else(none)
-    }
-
-    pub(super) fn on_import(&mut self, image: ImageId, publish: bool, progress: ImportProgress) {
-        let name = image.name.clone();
-        match &progress {
-            ImportProgress::Done => {
-                let published = if publish { ", published" } else { "" };
-                let text = format!("image '{image}' is imported{published}");
-                self.journal.tell_image(EventKind::Image, &name, &text);
-                self.ask_volumes("an image was imported");
-            }
-            ImportProgress::Failed { error, .. } => {
-                let text = format!("import of image '{image}' failed: {error}");
-                self.journal.tell_image(EventKind::Failed, &name, &text);
-                self.ask_volumes("an import failed");
-            }
-            ImportProgress::Fetching { .. } | ImportProgress::Writing { .. } => {}
-        }
-        self.imports.insert(name, Import { image, progress });
     }
 
     fn operator_publish(&mut self, image: &ImageRef, published: bool) -> Result<Reply> {
@@ -349,7 +299,7 @@ pub(super) fn view(subject: String, plan: Result<Plan>) -> PlanView {
     }
 }
 
-fn accepted(message: String) -> Reply {
+pub(super) fn accepted(message: String) -> Reply {
     Reply::Accepted { message }
 }
 

@@ -22,6 +22,7 @@ use crate::{
 mod adopt;
 mod drift;
 mod images;
+mod imports;
 mod quarantine;
 mod sessions;
 mod workshop;
@@ -32,8 +33,9 @@ struct Bench {
     host: Arc<Sim>,
     jobs: Arc<Mutex<VecDeque<Job>>>,
     clock: Arc<Mutex<Millis>>,
-    orders: Arc<Mutex<Vec<WorkOrder>>>,
+    works: Arc<Mutex<Vec<WorkOrder>>>,
     next_config: Arc<Mutex<std::result::Result<Config, Vec<String>>>>,
+    orders: Arc<Mutex<Vec<ImportOrder>>>,
     dir: tempfile::TempDir,
 }
 
@@ -70,15 +72,16 @@ impl Bench {
         let jobs = Arc::new(Mutex::new(VecDeque::new()));
         let clock = Arc::new(Mutex::new(1_000_000));
         let next_config = Arc::new(Mutex::new(Ok(config.clone())));
-        let orders = Arc::new(Mutex::new(vec![]));
-        let (queue, time, next, ordered) = (jobs.clone(), clock.clone(), next_config.clone(), orders.clone());
+        let (works, orders) = (Arc::new(Mutex::new(vec![])), Arc::new(Mutex::new(vec![])));
+        let (queue, time, next) = (jobs.clone(), clock.clone(), next_config.clone());
+        let (worked, ordered) = (works.clone(), orders.clone());
         let state = dir.path().join("roster.json");
         let roster = std::fs::read(&state).map(|bytes| Saved::parse(&bytes).unwrap().into_roster());
         let mut random = u128::from(std::process::id()) << 64;
         let outside = Outside {
             submit: Box::new(move |job| locked(&queue).push_back(job)),
             word: Box::new(|_| Some("partitioning disk")),
-            import: Box::new(|_, _| ()),
+            import: Box::new(move |order| locked(&ordered).push(order)),
             now: Box::new(move || *locked(&time)),
             fresh: Box::new(move || {
                 random = random.wrapping_mul(0x2_d997_87a9_26d4_6932_u128).wrapping_add(1 << 100 | 1);
@@ -88,10 +91,10 @@ impl Bench {
             files: Box::new(|_| vec![]),
             host: host.clone(),
             state,
-            work: Box::new(move |order| locked(&ordered).push(order)),
+            work: Box::new(move |order| locked(&worked).push(order)),
         };
         let core = Core::new(outside, config, roster.unwrap_or_default(), Journal::default());
-        let mut bench = Self { core, host, jobs, clock, orders, next_config, dir };
+        let mut bench = Self { core, host, jobs, clock, works, next_config, orders, dir };
         bench.core.start();
         bench
     }

@@ -2,10 +2,10 @@
 
 use super::Core;
 use crate::{
-    model::{BladeId, ImageId, Role, Volume, VolumeState},
+    model::{BladeId, Bytes, ImageId, Role, Volume, VolumeState},
     policy,
     roster::Blade,
-    status::{BladeView, ImageView, ImportProgress, SlotView, Status},
+    status::{BladeView, ImageView, SlotView, Status},
 };
 
 impl Core {
@@ -77,31 +77,50 @@ impl Core {
         });
         let mut views: Vec<_> =
             golden.map(|(image, marks, volume)| self.image_view(image, marks, volume)).collect();
+        views.extend(self.coming(&views));
         views.sort_by(|a, b| a.image.cmp(&b.image));
         views
     }
 
     fn image_view(&self, id: &ImageId, (published, pinned): (bool, bool), volume: &Volume) -> ImageView {
         let default = self.volumes.as_ref().and_then(|all| policy::images::default_of(all, &id.name));
+        let import = self.imports.get(&id.name).filter(|import| import.is_running() && import.image == *id);
         ImageView {
             image: id.clone(),
             default: default.as_ref() == Some(id),
             pinned,
             published,
-            importing: volume.state == VolumeState::Making,
+            importing: volume.state == VolumeState::Making || import.is_some(),
             size: volume.size,
             used_percent: volume.used_percent,
             disks: self.count(|role| matches!(role, Role::Disk { image, .. } if image == id)),
             spares: self.count(|role| matches!(role, Role::Spare { image, .. } if image == id)),
+            progress: import.map(|import| import.progress.clone()),
         }
+    }
+
+    /// Returns what is being imported and has no volume yet.
+    fn coming(&self, listed: &[ImageView]) -> Vec<ImageView> {
+        let running = self.imports.values().filter(|import| import.is_running());
+        let unlisted = running.filter(|import| listed.iter().all(|view| view.image != import.image));
+        unlisted
+            .map(|import| ImageView {
+                image: import.image.clone(),
+                default: false,
+                pinned: false,
+                published: false,
+                importing: true,
+                size: Bytes(0),
+                used_percent: None,
+                disks: 0,
+                spares: 0,
+                progress: Some(import.progress.clone()),
+            })
+            .collect()
     }
 
     fn count(&self, which: impl Fn(&Role) -> bool) -> usize {
         let volumes = self.volumes.iter().flat_map(|all| all.volumes.values());
         volumes.filter(|volume| which(&volume.role)).count()
     }
-}
-
-pub(super) fn is_running(progress: &ImportProgress) -> bool {
-    matches!(progress, ImportProgress::Fetching { .. } | ImportProgress::Writing { .. })
 }

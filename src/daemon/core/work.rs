@@ -220,6 +220,7 @@ impl Core {
         let before = self.volumes.replace(volumes);
         self.untended = true;
         self.tell_installed(consumed);
+        self.list_imports();
         self.watch_pool();
         if first {
             self.converge_all("start");

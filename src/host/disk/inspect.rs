@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Longest time for a look at a disk. A healthy one answers in milliseconds; a failing one retries for half a minute.
-const LOOK: Duration = Duration::from_secs(60);
+pub(super) const LOOK: Duration = Duration::from_secs(60);
 
 /// What `lsblk --json` says of a device and of what stands on it.
 #[derive(Debug, Deserialize)]

@@ -5,6 +5,7 @@
 
 mod buffer;
 pub mod cidata;
+pub mod donor;
 pub mod gpt;
 pub mod inspect;
 pub mod loopfile;

@@ -44,6 +44,20 @@ impl Lvm {
         Ok(self.device(&lv))
     }
 
+    /// Makes a half-made image's volume smaller, once its size is known: nothing has been written beyond that.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] where it does not exist, [`Kind::Denied`] where it is finished: a finished image stays as it is.
+    pub fn cut_image(&self, image: &ImageId, size: Bytes) -> Result<()> {
+        let turn = self.turn();
+        if !turn.image(image)?.tags().contains(&Tag::Making) {
+            return Err(Error::new(Kind::Denied, format!("image '{image}' is finished and stays as it is")));
+        }
+        let (size, path) = (format!("{}b", size.0), self.path(&image.lv_name()));
+        // Forced: LVM would look for a file system that is to be made smaller first, in what a stranger has sent.
+        turn.run("lvreduce", ["--force", "--size", &size, &path]).map(drop)
+    }
+
     /// Makes the image whole: read-only, inactive, no longer half-made, published if asked for.
     ///
     /// # Errors

@@ -109,6 +109,15 @@ impl Lvm {
         Ok(Changed::Changed)
     }
 
+    /// Returns the disks that the volume group is on, by the names that LVM calls them.
+    ///
+    /// # Errors
+    /// The command's failure.
+    pub fn disks(&self) -> Result<Vec<PathBuf>> {
+        let all: Vec<Pv> = report::rows(&self.turn().run("pvs", report::args("pv_name,vg_name"))?)?;
+        Ok(all.into_iter().filter(|pv| pv.vg_name == self.vg.as_str()).map(|pv| pv.pv_name).collect())
+    }
+
     /// Makes the thin pool, of all the space that the group has but a reserve for its metadata to grow.
     ///
     /// # Errors

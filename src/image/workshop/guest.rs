@@ -57,23 +57,21 @@ impl Guest<'_> {
         let node = self.device.canonicalize().attempt(|| format!("find '{}'", self.device.display()))?;
         let sandbox = self.sandbox(&place, &node);
         sandbox.stop();
-        let (mut lines, mut last, mut broken) = (Lines::default(), None, None);
-        let ended = sandbox.run(vec![], |piece| match lines.feed(piece) {
-            _ if broken.is_some() => {}
-            Ok(whole) => whole.into_iter().for_each(|line| match line {
-                Line::Done | Line::Failed { .. } => last = Some(line),
-                line => on_line(line),
-            }),
-            Err(error) => {
-                broken = Some(error);
-                sandbox.stop();
+        let (mut lines, mut last, mut broken) = (Lines::default(), None, false);
+        let ended = sandbox.run(vec![], |piece| {
+            for line in lines.feed(piece).inspect_err(|_| broken = true)? {
+                match line {
+                    Line::Done | Line::Failed { .. } => last = Some(line),
+                    line => on_line(line),
+                }
             }
+            Ok(())
         });
-        match (broken, last, ended) {
-            (Some(error), _, _) => Err(error),
-            (None, Some(Line::Failed { error }), _) => Err(Error::new(Kind::Failed, error)),
-            (None, Some(_), _) => Ok(()),
-            (None, None, ended) => Err(silent(&place, ended.err())),
+        match (last, ended) {
+            (_, Err(error)) if broken => Err(error),
+            (Some(Line::Failed { error }), _) => Err(Error::new(Kind::Failed, error)),
+            (Some(_), _) => Ok(()),
+            (None, ended) => Err(silent(&place, ended.err())),
         }
     }
 

@@ -14,11 +14,13 @@ fn id(text: &str) -> ImageId {
 impl Bench {
     /// Imports the family's next version, as a thread of the agent's would, and returns it.
     pub(super) fn import(&mut self, name: &str, publish: bool) -> ImageId {
-        let request = ImportRequest { name: name.parse().unwrap(), source: "/x.raw".into(), publish };
+        let name: ImageName = name.parse().unwrap();
+        let source = "/x.raw".into();
+        let request = ImportRequest { name: name.clone(), source, publish, sha256: None, checksum: None };
         self.operate(Request::Import(request)).unwrap();
-        let image = self.core.imports[&name.parse().unwrap()].image.clone();
+        let image = self.core.imports[&name].image.clone();
         self.host.run(&Step::CreateImage { image: image.clone(), size: Bytes::gib(2) }).unwrap();
-        self.core.handle(Event::Import(image.clone(), publish, ImportProgress::Writing { permyriad: 1 }));
+        self.core.handle(Event::Import(image.clone(), publish, ImportProgress::begin()));
         self.host.run(&Step::FinishImage { image: image.clone(), published: publish }).unwrap();
         self.core.handle(Event::Import(image.clone(), publish, ImportProgress::Done));
         self.settle();

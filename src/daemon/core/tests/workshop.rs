@@ -59,7 +59,7 @@ fn the_phases_of_a_work_are_timed() {
 fn a_clone_in_the_workshop_is_kept_while_the_work_runs_and_swept_up_afterwards() {
     let mut bench = Bench::new(sample::config());
     check(&mut bench).unwrap();
-    let volume = locked(&bench.orders).last().expect("the work was ordered").volume;
+    let volume = locked(&bench.works).last().expect("the work was ordered").volume;
     let there = |bench: &Bench, volume: VolumeId| {
         bench.host.volumes().unwrap().volumes.contains_key(&volume.lv_name())
     };

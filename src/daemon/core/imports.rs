@@ -1,0 +1,159 @@
+//! Imports, as the line knows them: who asked for what, how far each is, and that one is over only when LVM lists it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Core, EventKind, ImportOrder, operator::accepted};
+use crate::{
+    control::api::{ImportRequest, Reply},
+    error::{Error, Kind, Result},
+    model::{ImageId, ImageName, VolumeState},
+    policy,
+    status::ImportProgress,
+};
+
+/// An image that is whole and not among the volumes of so many reports was taken away by somebody.
+const MOST_REPORTS: u32 = 3;
+
+/// An import that runs, or how it ended.
+pub(super) struct Import {
+    /// The version that it makes.
+    pub(super) image: ImageId,
+    /// How far it is.
+    pub(super) progress: ImportProgress,
+}
+
+impl Import {
+    /// Returns whether it still runs.
+    pub(super) fn is_running(&self) -> bool {
+        self.progress.is_running()
+    }
+}
+
+/// What is known of imports beside how far they are.
+#[derive(Debug, Default)]
+pub(super) struct Imports {
+    /// What was asked for, of those that run.
+    requests: BTreeMap<ImageName, ImportRequest>,
+    /// Those that are whole: whether they are published, and how many reports did not list them.
+    whole: BTreeMap<ImageName, (bool, u32)>,
+    /// Those that somebody has cancelled.
+    cancelled: BTreeSet<ImageName>,
+}
+
+impl Core {
+    pub(super) fn operator_import(&mut self, request: ImportRequest) -> Result<Reply> {
+        let name = request.name.clone();
+        if let Some(import) = self.imports.get(&name).filter(|import| import.is_running()) {
+            // Who lost his terminal types the same again, and sees how far it is.
+            if self.asked.requests.get(&name) == Some(&request) {
+                return Ok(accepted(format!("image '{}' is being imported already", import.image)));
+            }
+            return Err(Error::new(
+                Kind::Busy,
+                format!("import image '{name}': a version of it is being imported"),
+            ));
+        }
+        let image = policy::images::next_version(self.known_volumes()?, &name)?;
+        self.journal.tell_image(EventKind::Image, &name, &format!("import of image '{image}' begins"));
+        self.begin_import(image.clone(), request);
+        Ok(accepted(format!("image '{image}' is being imported")))
+    }
+
+    /// Goes on with an import that was cut off with an earlier agent: the same version is made anew.
+    pub fn resume_import(&mut self, image: ImageId, request: ImportRequest) {
+        let text = format!("import of image '{image}' goes on after a restart of the agent");
+        self.journal.tell_image(EventKind::Image, &image.name, &text);
+        self.begin_import(image, request);
+    }
+
+    fn begin_import(&mut self, image: ImageId, request: ImportRequest) {
+        let import = Import { image: image.clone(), progress: ImportProgress::begin() };
+        self.imports.insert(image.name.clone(), import);
+        self.asked.requests.insert(image.name.clone(), request.clone());
+        (self.outside.import)(ImportOrder::Start(image, request));
+    }
+
+    pub(super) fn cancel_import(&mut self, name: ImageName) -> Result<Reply> {
+        let running = self.imports.get(&name).filter(|import| import.is_running());
+        let Some(import) = running.filter(|_| !self.asked.whole.contains_key(&name)) else {
+            return Err(Error::new(Kind::Missing, format!("cancel the import of '{name}': none is running")));
+        };
+        let text = format!("the import of image '{}' is being cancelled; nothing stays of it", import.image);
+        (self.outside.import)(ImportOrder::Cancel(name.clone()));
+        self.asked.cancelled.insert(name);
+        Ok(accepted(text))
+    }
+
+    pub(super) fn import_progress(&self, name: &ImageName) -> Result<Reply> {
+        let progress = self.imports.get(name).map(|import| import.progress.clone());
+        let none = || Error::new(Kind::Missing, format!("follow the import of '{name}': there is none"));
+        progress.map(Reply::ImportProgress).ok_or_else(none)
+    }
+
+    pub(super) fn on_import(&mut self, image: ImageId, publish: bool, progress: ImportProgress) {
+        match &progress {
+            ImportProgress::Done => {
+                // Who asks for the images next is to find it there.
+                self.asked.whole.insert(image.name, (publish, 0));
+                return self.ask_volumes("an image was imported");
+            }
+            ImportProgress::Failed { error, .. } => {
+                let cancelled = self.end_import(&image.name);
+                let (kind, how) =
+                    if cancelled { (EventKind::Image, "ended") } else { (EventKind::Failed, "failed") };
+                let text = format!("import of image '{image}' {how}: {error}");
+                self.journal.tell_image(kind, &image.name, &text);
+                self.ask_volumes("an import failed");
+            }
+            ImportProgress::Fetching { .. }
+            | ImportProgress::Checking { .. }
+            | ImportProgress::Writing { .. } => {}
+        }
+        self.imports.insert(image.name.clone(), Import { image, progress });
+    }
+
+    /// Forgets what was asked for; returns whether somebody has cancelled it.
+    fn end_import(&mut self, name: &ImageName) -> bool {
+        self.asked.requests.remove(name);
+        self.asked.whole.remove(name);
+        self.asked.cancelled.remove(name)
+    }
+
+    /// Ends the imports whose images the newest report lists.
+    pub(super) fn list_imports(&mut self) {
+        let Some(volumes) = &self.volumes else { return };
+        let mut ended = vec![];
+        for (name, (publish, missed)) in &mut self.asked.whole {
+            let Some(Import { image, .. }) = self.imports.get(name) else { continue };
+            match volumes.volumes.get(&image.lv_name()).map(|volume| volume.state) {
+                Some(VolumeState::Ready) => ended.push((image.clone(), *publish, true)),
+                // The report is older than the image's end.
+                Some(VolumeState::Making) => {}
+                None => {
+                    *missed += 1;
+                    if *missed >= MOST_REPORTS {
+                        ended.push((image.clone(), *publish, false));
+                    }
+                }
+            }
+        }
+        for (image, publish, listed) in ended {
+            self.end_import(&image.name);
+            self.tell_import_end(image, publish, listed);
+        }
+    }
+
+    fn tell_import_end(&mut self, image: ImageId, publish: bool, listed: bool) {
+        let published = if publish { ", published" } else { "" };
+        let (kind, text, progress) = if listed {
+            let text = format!("image '{image}' is imported{published}");
+            (EventKind::Image, text, ImportProgress::Done)
+        } else {
+            let error =
+                format!("image '{image}' was imported, and its volume is gone: somebody has removed it");
+            (EventKind::Failed, error.clone(), ImportProgress::Failed { error, kind: Kind::Missing })
+        };
+        self.journal.tell_image(kind, &image.name, &text);
+        self.imports.insert(image.name.clone(), Import { image, progress });
+    }
+}

@@ -1,0 +1,96 @@
+//! An import whose agent is killed: what it has left does not outlive the next one, and what is fetched stays fetched.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::{
+    env, fs,
+    process::{Child, Command, Stdio},
+};
+
+use sheath::{image::Cancel, model::VolumeState};
+
+use crate::{
+    guest::wait_for,
+    import::{Lab, assert_imported, ready, volume},
+    import_sources::Server,
+    lvm::{pool, sh},
+};
+
+/// What a child of this program imports, and where its folder is: `FOLDER SOURCE`.
+const CHILD: &str = "SHEATH_IMPORT_CHILD";
+const NAME: &str = "killed";
+
+/// Not a test by itself: what the tests below start, to kill it.
+#[test]
+#[ignore = "needs root and device-mapper in a guest: the lab runs it there"]
+fn vm_import_child() {
+    let Ok(words) = env::var(CHILD) else { return };
+    let (folder, source) = words.split_once(' ').unwrap();
+    let import = sheath::image::Import {
+        image: NAME.parse().unwrap(),
+        source: source.parse().unwrap(),
+        checks: vec![],
+        publish: true,
+        folder: folder.into(),
+        watermark: 90,
+        stall: sheath::image::STALL,
+    };
+    // The pool is there already: the parent has made it.
+    let pool = sheath::host::lvm::Lvm::new("sheathtest".parse().unwrap(), "pool".parse().unwrap());
+    import.run(&pool, &Cancel::default(), &mut |_| ()).map_err(|e| e.chain()).unwrap();
+}
+
+fn start(lab: &Lab, source: &str) -> Child {
+    pool();
+    Command::new(env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "import_crash::vm_import_child"])
+        .env(CHILD, format!("{} {source}", lab.path("").display()))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+#[ignore = "needs root and device-mapper in a guest: the lab runs it there"]
+fn vm_import_of_a_killed_agent_is_made_anew() {
+    let Some(_turn) = ready() else { return };
+    let lab = Lab::new();
+    // Large enough to be in the middle of it.
+    lab.sh("cp disk.raw large && truncate -s 400M large && \
+            head -c 350M /dev/zero | tr '\\0' 'x' | dd of=large bs=1M seek=46 conv=notrunc status=none");
+    let mut child = start(&lab, &lab.text("large"));
+    wait_for("the conversion", || {
+        let unit = format!("systemctl is-active sheath-import-{NAME}-convert.service");
+        (sh(&unit).trim() == "active").then_some(())
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(volume(NAME).unwrap().state, VolumeState::Making);
+    lab.import(NAME, &lab.text("disk.raw")).0.map_err(|e| e.chain()).unwrap();
+    assert_imported(NAME);
+}
+
+#[test]
+#[ignore = "needs root and device-mapper in a guest: the lab runs it there"]
+fn vm_import_goes_on_with_what_a_killed_agent_has_fetched() {
+    let Some(_turn) = ready() else { return };
+    let lab = Lab::new();
+    let content = fs::read(lab.path("disk.qcow2")).unwrap();
+    let (server, third) = (Server::of(content.clone()), content.len() as u64 / 3);
+    let mut child = start(&lab, &server.url("stalls"));
+    let part = lab.path(&format!("import-{NAME}/part"));
+    wait_for("a third of the file", || (part.metadata().ok()?.len() >= third).then_some(()));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    server.asked.lock().unwrap().clear();
+    // The same URL, and the server is well again: its word for the file's version is the same.
+    let order = lab.order(NAME, &server.url("stalls"));
+    let result = order.run(pool(), &Cancel::default(), &mut |_| ());
+    result.map_err(|e| e.chain()).unwrap();
+    lab.assert_clean(&order.image.name);
+    let asked = server.asked.lock().unwrap();
+    let first = asked.iter().find(|line| line.starts_with("GET")).unwrap();
+    assert!(first != "GET -", "{asked:?}");
+    drop(asked);
+    assert_imported(NAME);
+}
