@@ -219,6 +219,15 @@ impl Volumes {
     }
 }
 
+/// How much of the pool a volume takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Space {
+    /// What is mapped: written by somebody, or by whoever had what it was made from.
+    pub mapped: Bytes,
+    /// What of that no other volume shares: what is freed when this one is removed.
+    pub own: Bytes,
+}
+
 /// What the kernel has counted for one blade's disk and target.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{
-        BladeId, Bytes, Checkup, Hardware, ImageId, ImageName, Mac, PoolUsage, PortName, Slot, VolumeId,
+        BladeId, Bytes, Checkup, Hardware, ImageId, ImageName, Mac, Manifest, PoolUsage, PortName, Slot,
+        VolumeId,
     },
-    observed::{Counters, Donor, Refusal, Session, TargetSummary},
+    observed::{Counters, Donor, Refusal, Session, Space, TargetSummary},
     plan::Step,
 };
 
@@ -131,8 +132,9 @@ pub struct ImageView {
     pub importing: bool,
     /// Its size.
     pub size: Bytes,
-    /// Share of it that is mapped in the pool, in percent.
-    pub used_percent: Option<f32>,
+    /// How much of the pool it takes; `None` where that was not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space: Option<Space>,
     /// How many blades' disks came from it.
     pub disks: usize,
     /// How many clones are ready ahead.
@@ -140,6 +142,32 @@ pub struct ImageView {
     /// How far its import is, while it is imported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<ImportProgress>,
+}
+
+/// Everything about one image, as `sheath image show` shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageDetail {
+    /// The image itself.
+    #[serde(flatten)]
+    pub view: ImageView,
+    /// Where it came from and what was done with it; `None` where nobody knows any more.
+    pub manifest: Option<Manifest>,
+    /// Whose disks came from it, by slot.
+    pub clones: Vec<CloneView>,
+    /// Why it is not known how much of the pool it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space_unknown: Option<String>,
+}
+
+/// A blade's disk, as seen from the image that it came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloneView {
+    /// Whose disk it is.
+    pub blade: BladeId,
+    /// The slot that it belongs to.
+    pub slot: Slot,
+    /// The disk.
+    pub volume: VolumeId,
 }
 
 /// One slot of the chassis.

@@ -50,6 +50,8 @@ mod lvm;
 mod net;
 #[path = "kernel/plans.rs"]
 mod plans;
+#[path = "kernel/promote.rs"]
+mod promote;
 #[path = "kernel/refusals.rs"]
 mod refusals;
 #[path = "kernel/sessions.rs"]

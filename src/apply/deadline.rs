@@ -60,7 +60,9 @@ fn of_step(step: &Step) -> Duration {
         | Step::RemoveVolume { .. }
         | Step::CreateImage { .. }
         | Step::FinishImage { .. }
-        | Step::RemoveImage { .. } => LVM,
+        | Step::RemoveImage { .. }
+        | Step::Promote { .. }
+        | Step::TagImage { .. } => LVM,
         Step::Partition { .. } | Step::Seed { .. } => DISK,
         Step::Announce { .. }
         | Step::Backstore { .. }

@@ -247,6 +247,27 @@ pub enum ImageVerb {
         #[arg(value_name = "IMAGE")]
         image: ImageRef,
     },
+    /// Show everything about an image: where it came from, what it takes, whose disks came from it
+    Show {
+        /// The image: NAME for its default version, or NAME@VERSION
+        #[arg(value_name = "IMAGE")]
+        image: ImageRef,
+    },
+    /// Make a version the one that the image's name stands for
+    ///
+    /// Menus, policies and commands that name an image without a version mean its default version: the newest published
+    /// one, unless another was chosen here. NAME alone goes back to the newest published one.
+    Default {
+        /// The image: NAME@VERSION, or NAME
+        #[arg(value_name = "IMAGE")]
+        image: ImageRef,
+    },
+    /// Make the disk of a blade the next version of an image
+    ///
+    /// Takes a snapshot: nothing is copied, and the blade keeps its disk. Shut the blade down first; the disk of one that
+    /// runs can be taken with --running, as a power cut would leave it. What makes the blade itself (host name, keys,
+    /// machine id) is in its disk and comes along: seal the image before others are made from it.
+    Promote(PromoteArgs),
     /// Remove an image that no disk came from
     Remove {
         /// The image: NAME@VERSION, or NAME where there is one version only
@@ -315,6 +336,24 @@ pub struct AdoptArgs {
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,
+}
+
+/// `sheath image promote`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PromoteArgs {
+    /// The number of the blade's slot
+    pub slot: Slot,
+    /// The image's name; where there is one of that name, this becomes its next version
+    pub name: ImageName,
+    /// Take the disk although the blade runs: as a power cut would leave it
+    #[arg(long)]
+    pub running: bool,
+    /// Let blades choose it at once
+    #[arg(long)]
+    pub publish: bool,
+    /// Only show what would be done
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// What can be done with one session.

@@ -8,9 +8,10 @@ use std::ops::ControlFlow;
 use crate::{
     control::api::{Reply, Request},
     error::{Error, Kind, Result},
+    model::ImageRef,
     status::{
-        BladeView, Donors, EventView, ImageView, ImportProgress, PlanView, Sessions, Status, Targets,
-        WorkView,
+        BladeView, Donors, EventView, ImageDetail, ImageView, ImportProgress, PlanView, Sessions, Status,
+        Targets, WorkView,
     },
 };
 
@@ -55,6 +56,14 @@ pub(super) fn images(ask: &dyn Ask) -> Result<Vec<ImageView>> {
     match ask.ask(Request::Images)? {
         Reply::Images(images) => Ok(images),
         other => empty(&other).ok_or_else(|| mismatch("a list of images")),
+    }
+}
+
+/// Returns the answer to [`Request::Image`].
+pub(super) fn image(ask: &dyn Ask, image: ImageRef) -> Result<ImageDetail> {
+    match ask.ask(Request::Image { image })? {
+        Reply::Image(image) => Ok(*image),
+        _ => Err(mismatch("an image")),
     }
 }
 
@@ -126,7 +135,8 @@ fn empty<T>(reply: &Reply) -> Option<Vec<T>> {
         | Reply::ImportProgress(_)
         | Reply::Accepted { .. }
         | Reply::Sessions(_)
-        | Reply::Work(_) => false,
+        | Reply::Work(_)
+        | Reply::Image(_) => false,
     };
     none.then(Vec::new)
 }

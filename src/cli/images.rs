@@ -1,16 +1,17 @@
 //! `sheath images` and the short verbs of `sheath image`; importing has a file of its own.
 
 use super::{
+    args::PromoteArgs,
     ask,
     human::{self, NONE},
     session::Session,
     table::{FAINT, PLAIN, Table, WAITS},
 };
 use crate::{
-    control::api::Request,
+    control::api::{PromoteRequest, Request},
     error::Result,
-    model::{ImageName, ImageRef},
-    status::ImageView,
+    model::{Bytes, Check, Consistency, Firmware, ImageName, ImageRef, Imported, Manifest, Origin, Parent},
+    status::{ImageDetail, ImageView, Millis},
 };
 
 /// Lists the images.
@@ -23,23 +24,23 @@ pub(super) fn list(session: &mut Session<'_>) -> Result<()> {
 }
 
 fn table(images: &[ImageView]) -> Table {
-    let headings = ["IMAGE", "STATE", "SIZE", "USED", "DISKS", "SPARES"];
-    let mut table = Table::new(&headings).right(2).right(3).right(4).right(5);
+    // OWN is what removing the image frees; the rest of DATA is shared with clones and other versions.
+    let headings = ["IMAGE", "STATE", "SIZE", "DATA", "OWN", "DISKS", "SPARES"];
+    let mut table = Table::new(&headings).right(2).right(3).right(4).right(5).right(6);
     for image in images {
-        let (state, style) = match (image.importing, image.published) {
-            (true, _) => (image.progress.as_ref().map_or("importing".into(), super::import::short), WAITS),
-            (false, true) if image.pinned && image.default => ("published, default, pinned".into(), PLAIN),
-            (false, true) if image.default => ("published, default".into(), PLAIN),
-            (false, true) => ("published".into(), PLAIN),
-            (false, false) => ("unpublished".into(), FAINT),
+        let style = match (image.importing, image.published) {
+            (true, _) => WAITS,
+            (false, true) => PLAIN,
+            (false, false) => FAINT,
         };
         // What is still to come has no size yet.
         let size = if image.size.0 == 0 { NONE.into() } else { image.size.human() };
         let cells = [
             image.image.to_string(),
-            state,
+            state(image),
             size,
-            image.used_percent.map_or(NONE.into(), human::percent),
+            image.space.map_or(NONE.into(), |space| space.mapped.human()),
+            image.space.map_or(NONE.into(), |space| space.own.human()),
             image.disks.to_string(),
             image.spares.to_string(),
         ];
@@ -54,9 +55,121 @@ pub(super) fn cancel(session: &mut Session<'_>, name: ImageName) -> Result<()> {
     session.accepted(message)
 }
 
+fn state(image: &ImageView) -> String {
+    let word = match (image.importing, image.published) {
+        (true, _) => return image.progress.as_ref().map_or("being made".into(), super::import::short),
+        (false, true) if image.pinned && image.default => "published, default (pinned)",
+        (false, true) if image.default => "published, default",
+        (false, true) => "published",
+        (false, false) => "unpublished",
+    };
+    word.into()
+}
+
+/// Shows everything about an image.
+pub(super) fn show(session: &mut Session<'_>, image: ImageRef) -> Result<()> {
+    let detail = ask::image(session.ask, image)?;
+    session.answer(&detail, |detail, session| text(detail, session.now))
+}
+
+/// Returns everything about an image as lines.
+pub(super) fn text(detail: &ImageDetail, now: Millis) -> String {
+    let view = &detail.view;
+    let mut lines = vec![
+        ("image", view.image.to_string()),
+        ("state", state(view)),
+        ("size", view.size.human()),
+        ("space", space_line(detail)),
+        ("spares", view.spares.to_string()),
+    ];
+    match &detail.manifest {
+        Some(manifest) => lines.extend(manifest_lines(manifest, now)),
+        None => lines.push(("origin", "not known any more".into())),
+    }
+    if detail.clones.is_empty() {
+        lines.push(("disks", NONE.into()));
+    }
+    lines.extend(detail.clones.iter().map(|disk| {
+        let id = disk.volume.lv_name();
+        ("disk", format!("slot {}, blade {} ({id})", disk.slot, disk.blade))
+    }));
+    lines.into_iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect()
+}
+
+fn space_line(detail: &ImageDetail) -> String {
+    match (&detail.view.space, &detail.space_unknown) {
+        (Some(space), _) => {
+            let shared = Bytes(space.mapped.0.saturating_sub(space.own.0));
+            let (mapped, own) = (space.mapped.human(), space.own.human());
+            format!("{mapped} of data, {} shared, {own} its own: freed when it is removed", shared.human())
+        }
+        (None, Some(why)) => format!("not known: {}", human::tame(why)),
+        (None, None) => NONE.into(),
+    }
+}
+
+fn manifest_lines(manifest: &Manifest, now: Millis) -> Vec<(&'static str, String)> {
+    let mut lines = vec![("made", human::when(now, manifest.made))];
+    match &manifest.origin {
+        Origin::Import(import) => lines.extend(import_lines(import)),
+        Origin::Blade(parent) => lines.push(("origin", parent_line(parent))),
+    }
+    lines.extend(manifest.system.as_deref().map(|system| ("system", human::tame(system))));
+    lines.extend(manifest.kernel.as_deref().map(|kernel| ("kernel", human::tame(kernel))));
+    if !manifest.firmware.is_empty() {
+        let word = |firmware: &Firmware| match firmware {
+            Firmware::Bios => "BIOS",
+            Firmware::Uefi => "UEFI",
+        };
+        lines.push(("firmware", manifest.firmware.iter().map(word).collect::<Vec<_>>().join(", ")));
+    }
+    lines.extend(manifest.checks.iter().map(|check| ("check", check_line(check, now))));
+    lines
+}
+
+fn import_lines(import: &Imported) -> Vec<(&'static str, String)> {
+    let format =
+        import.format.as_deref().map_or(String::new(), |format| format!(" ({})", human::tame(format)));
+    let size = import.size.map_or(String::new(), |size| format!(", {}", size.human()));
+    let mut lines = vec![("origin", format!("{}{format}{size}", human::tame(&import.source)))];
+    lines.extend(import.sha256.as_deref().map(|digest| ("sha256", human::tame(digest))));
+    lines
+}
+
+fn parent_line(parent: &Parent) -> String {
+    let Parent { blade, slot, image, .. } = parent;
+    let how = match parent.consistency {
+        Consistency::Clean => "while it was off",
+        Consistency::Crash => "while it was running: as after a power cut",
+    };
+    format!("the disk of blade {blade} in slot {slot}, made from '{image}', {how}")
+}
+
+fn check_line(check: &Check, now: Millis) -> String {
+    let how = if check.passed { "passed" } else { "failed" };
+    format!("{} {how}, {}", human::tame(&check.what), human::ago(now, check.at))
+}
+
 /// Publishes an image, or takes it back.
 pub(super) fn publish(session: &mut Session<'_>, image: ImageRef, published: bool) -> Result<()> {
     let message = ask::accepted(session.ask, Request::Publish { image, published })?;
+    session.accepted(message)
+}
+
+/// Makes a version the default one of its family.
+pub(super) fn default(session: &mut Session<'_>, image: ImageRef) -> Result<()> {
+    let message = ask::accepted(session.ask, Request::DefaultImage { image })?;
+    session.accepted(message)
+}
+
+/// Makes the disk of a blade an image, or shows what that would be.
+pub(super) fn promote(session: &mut Session<'_>, args: &PromoteArgs) -> Result<()> {
+    let PromoteArgs { slot, name, running, publish, dry_run } = args.clone();
+    let request = Request::Promote(PromoteRequest { slot, name, running, publish, dry_run });
+    if dry_run {
+        return super::plan::print(session, &ask::planned(session.ask, request)?);
+    }
+    let message = ask::accepted(session.ask, request)?;
     session.accepted(message)
 }
 

@@ -11,21 +11,23 @@ use super::{
     session::Session,
 };
 use crate::{
-    control::api::{Adopt, ImportRequest, Reply, Request},
+    control::api::{Adopt, ImportRequest, PromoteRequest, Reply, Request},
     error::{Error, Kind, Result},
     host::{self, Counters, DiskCounters, SessionKind, TargetSummary},
     model::{Bytes, Firmware, Hardware, PoolUsage, Stray, VolumeId},
     observed::{Donor, Refusal, RefusalCause},
     plan::Step,
     status::{
-        BladePhase, BladeView, EventView, ImageView, ImportProgress, Moment, Pace, PlanView, Problem,
-        RefusedLogin, SessionView, Sessions, SlotView, Status, WorkView,
+        BladePhase, BladeView, EventView, ImportProgress, Moment, Pace, PlanView, Problem, RefusedLogin,
+        SessionView, Sessions, SlotView, Status, WorkView,
     },
 };
 
+mod images;
 mod sessions;
 mod work;
 
+use images::{detail, images};
 use sessions::{counters, refused, sessions};
 
 /// 2026-11-22 13:45:07Z.
@@ -46,6 +48,8 @@ impl Ask for Agent {
             Request::Status => Reply::Status(Box::new(status())),
             Request::Blades => Reply::Blades(blades()),
             Request::Images => Reply::Images(images()),
+            Request::Image { .. } => Reply::Image(Box::new(detail())),
+            Request::Promote(PromoteRequest { dry_run: true, .. }) => Reply::Plan(plan()),
             Request::Targets => Reply::Targets(targets()),
             Request::Plan
             | Request::Grow { dry_run: true, .. }
@@ -187,33 +191,6 @@ fn blades() -> Vec<BladeView> {
     vec![running, failed]
 }
 
-fn images() -> Vec<ImageView> {
-    let debian = ImageView {
-        image: "debian13@2".parse().unwrap(),
-        default: true,
-        pinned: false,
-        published: true,
-        importing: false,
-        size: Bytes::gib(3),
-        used_percent: Some(41.0),
-        disks: 2,
-        spares: 1,
-        progress: None,
-    };
-    let progress =
-        |permyriad, left| Some(ImportProgress::Writing { permyriad, pace: Pace { rate: None, left } });
-    let fresh = ImageView {
-        image: "rocky".parse().unwrap(),
-        importing: true,
-        used_percent: None,
-        progress: progress(4321, Some(150)),
-        ..debian.clone()
-    };
-    let coming =
-        ImageView { image: "suse".parse().unwrap(), size: Bytes(0), progress: None, ..fresh.clone() };
-    vec![debian, fresh, coming]
-}
-
 fn donors() -> Vec<Donor> {
     let free = Donor {
         device: "/dev/sdc".into(),
@@ -318,7 +295,7 @@ fn completions_know_the_commands() {
 #[test]
 fn the_tables_are_these() {
     let all = ["status", "blades", "blade show 1", "images", "targets", "plan", "events", "events --slot 2"];
-    let all = [&all[..], &["sessions", "donors"]].concat();
+    let all = [&all[..], &["sessions", "donors", "image show debian13"]].concat();
     let text: String = all.iter().map(|words| format!("$ sheath {words}\n{}\n", shown(words))).collect();
     insta::assert_snapshot!(text);
 }
@@ -333,6 +310,8 @@ fn json_is_exactly_the_apis_types() {
     same("blades", &blades());
     same("blade show 2", &blades()[1]);
     same("images", &images());
+    same("image show debian13", &detail());
+    same("image promote 1 web --dry-run", &plan());
     same("targets", &targets());
     same("plan", &plan());
     same("sessions", &sessions());
@@ -367,6 +346,11 @@ fn verbs_ask_for_what_was_said() {
         ("blade move 52:54:00:12:34:56 2", r#"{"request":"move","slot":"2","blade":"b-525400123456"}"#),
         ("image publish debian13", r#"{"request":"publish","image":"debian13","published":true}"#),
         ("image unpublish debian13", r#"{"request":"publish","image":"debian13","published":false}"#),
+        ("image default debian13@2", r#"{"request":"default-image","image":"debian13@2"}"#),
+        (
+            "image promote 1 web --running --publish",
+            r#"{"request":"promote","slot":"1","name":"web","running":true,"publish":true,"dry_run":false}"#,
+        ),
         ("reload", r#"{"request":"reload"}"#),
         ("session drop 1 --yes", r#"{"request":"drop-session","slot":"1"}"#),
         (

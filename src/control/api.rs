@@ -24,6 +24,9 @@
 //! | `GET /v1/images/{name}/work` | [`Request::WorkProgress`] | [`Reply::Work`] |
 //! | `DELETE /v1/images/{name}/import` | [`Request::CancelImport`] | [`Reply::Accepted`] |
 //! | `GET /v1/donors` | [`Request::Donors`] | [`Reply::Donors`] |
+//! | `GET /v1/images/{image}` | [`Request::Image`] | [`Reply::Image`] |
+//! | `POST /v1/images/{image}/default` | [`Request::DefaultImage`] | [`Reply::Accepted`] |
+//! | `POST /v1/promote` | [`Request::Promote`] | [`Reply::Accepted`], or [`Reply::Plan`] for a dry run |
 //! | `GET /v1/events` | – | a stream of server-sent events, each an [`EventView`] |
 //!
 //! A refusal is an HTTP status of 4xx or 5xx with a [`Refusal`] as its body.
@@ -34,8 +37,8 @@ use crate::{
     error::{Error, Kind},
     model::{BladeId, Growth, ImageId, ImageName, ImageRef, Iqn, Slot},
     status::{
-        BladeView, Donors, EventView, ImageView, ImportProgress, PlanView, Sessions, Status, Targets, Task,
-        WorkView,
+        BladeView, Donors, EventView, ImageDetail, ImageView, ImportProgress, PlanView, Sessions, Status,
+        Targets, Task, WorkView,
     },
 };
 
@@ -110,6 +113,18 @@ pub enum Request {
         /// The slot.
         slot: Slot,
     },
+    /// Everything about one image.
+    Image {
+        /// The image.
+        image: ImageRef,
+    },
+    /// Make a version its family's default one; without a version: the newest published one again.
+    DefaultImage {
+        /// The image.
+        image: ImageRef,
+    },
+    /// Make the disk of the slot's blade the next version of an image. The answer comes when it is.
+    Promote(PromoteRequest),
     /// Make the disk of the slot's blade larger. The answer comes when it is.
     Grow {
         /// The slot.
@@ -186,6 +201,24 @@ impl std::fmt::Debug for ImportRequest {
     }
 }
 
+/// What to promote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromoteRequest {
+    /// The slot of the blade.
+    pub slot: Slot,
+    /// The name of the family that its disk becomes the next version of.
+    pub name: ImageName,
+    /// Consent to take the disk of a blade that runs, as a power cut would leave it.
+    #[serde(default)]
+    pub running: bool,
+    /// Whether it may be chosen at once.
+    #[serde(default)]
+    pub publish: bool,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
 /// The answer to a request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -213,6 +246,8 @@ pub enum Reply {
     Work(Box<WorkView>),
     /// [`Request::Donors`].
     Donors(Donors),
+    /// [`Request::Image`].
+    Image(Box<ImageDetail>),
 }
 
 /// Why a request was refused.

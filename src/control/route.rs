@@ -5,7 +5,7 @@
 use axum::http::Method;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::api::{Adopt, ImportRequest, Reply, Request};
+use super::api::{Adopt, ImportRequest, PromoteRequest, Reply, Request};
 use crate::{
     error::{Error, Kind, Result},
     model::{BladeId, Growth, ImageRef},
@@ -91,6 +91,9 @@ impl Request {
                 Route { method: Method::DELETE, path: format!("/v1/images/{name}/import"), body: Vec::new() }
             }
             Self::Donors => get("/v1/donors"),
+            Self::Image { image } => get(&format!("/v1/images/{image}")),
+            Self::DefaultImage { image } => post(format!("/v1/images/{image}/default"), NOTHING),
+            Self::Promote(promote) => post("/v1/promote".to_owned(), Some(promote)),
         }
     }
 
@@ -137,6 +140,9 @@ impl Request {
             ("GET", ["v1", "images", image, "work"]) => Ok(Self::WorkProgress { image: image.parse()? }),
             ("DELETE", ["v1", "images", name, "import"]) => Ok(Self::CancelImport { name: name.parse()? }),
             ("GET", ["v1", "donors"]) => Ok(Self::Donors),
+            ("GET", ["v1", "images", image]) => Ok(Self::Image { image: image.parse()? }),
+            ("POST", ["v1", "images", image, "default"]) => Ok(Self::DefaultImage { image: image.parse()? }),
+            ("POST", ["v1", "promote"]) => read::<PromoteRequest>(body).map(Self::Promote),
             _ => Err(Error::new(
                 Kind::Missing,
                 format!("there is no request '{method} {}'", path.escape_debug()),
@@ -155,6 +161,7 @@ impl Request {
             | Self::ImportProgress { .. }
             | Self::Sessions
             | Self::WorkProgress { .. }
+            | Self::Image { .. }
             | Self::Donors => false,
             Self::Install { .. }
             | Self::Release { .. }
@@ -165,9 +172,12 @@ impl Request {
             | Self::RemoveImage { .. }
             | Self::Reload
             | Self::DropSession { .. }
+            | Self::DefaultImage { .. }
             | Self::Work { .. }
             | Self::CancelImport { .. } => true,
-            Self::Grow { dry_run, .. } | Self::Adopt(Adopt { dry_run, .. }) => !dry_run,
+            Self::Grow { dry_run, .. }
+            | Self::Adopt(Adopt { dry_run, .. })
+            | Self::Promote(PromoteRequest { dry_run, .. }) => !dry_run,
         }
     }
 
@@ -185,9 +195,10 @@ impl Request {
             Self::Blades => answer(bytes).map(Reply::Blades),
             Self::Images => answer(bytes).map(Reply::Images),
             Self::Targets => answer(bytes).map(Reply::Targets),
-            Self::Plan | Self::Grow { dry_run: true, .. } | Self::Adopt(Adopt { dry_run: true, .. }) => {
-                answer(bytes).map(Reply::Plan)
-            }
+            Self::Plan
+            | Self::Grow { dry_run: true, .. }
+            | Self::Adopt(Adopt { dry_run: true, .. })
+            | Self::Promote(PromoteRequest { dry_run: true, .. }) => answer(bytes).map(Reply::Plan),
             Self::ImportProgress { .. } => answer(bytes).map(Reply::ImportProgress),
             Self::Install { .. }
             | Self::Release { .. }
@@ -200,6 +211,8 @@ impl Request {
             | Self::DropSession { .. }
             | Self::Grow { dry_run: false, .. }
             | Self::Adopt(_)
+            | Self::DefaultImage { .. }
+            | Self::Promote(_)
             | Self::Work { .. }
             | Self::CancelImport { .. } => {
                 answer(bytes).map(|Accepted { message }| Reply::Accepted { message })
@@ -207,6 +220,7 @@ impl Request {
             Self::Sessions => answer(bytes).map(Reply::Sessions),
             Self::WorkProgress { .. } => answer(bytes).map(Reply::Work),
             Self::Donors => answer(bytes).map(Reply::Donors),
+            Self::Image { .. } => answer(bytes).map(Reply::Image),
         }
     }
 }
@@ -236,6 +250,8 @@ pub(in crate::control) mod tests {
         let slot = || "3".parse().unwrap();
         let name = || "debian13.2".parse().unwrap();
         let image = |text: &str| text.parse::<ImageRef>().unwrap();
+        let promotion =
+            |dry_run| PromoteRequest { slot: slot(), name: name(), running: true, publish: false, dry_run };
         let source = "https://images.example.org/a b.qcow2".to_owned();
         vec![
             Request::Status,
@@ -262,6 +278,10 @@ pub(in crate::control) mod tests {
             Request::DropSession { slot: slot() },
             Request::Grow { slot: slot(), size: "+10GiB".parse().unwrap(), dry_run: false },
             Request::Grow { slot: slot(), size: "40GiB".parse().unwrap(), dry_run: true },
+            Request::Image { image: image("debian13.2") },
+            Request::DefaultImage { image: image("debian13.2@3") },
+            Request::Promote(promotion(true)),
+            Request::Promote(promotion(false)),
             Request::Adopt(adopt(true)),
             Request::Adopt(adopt(false)),
             Request::Work { image: image("debian13@3"), task: crate::status::Task::Check },

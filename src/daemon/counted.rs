@@ -3,12 +3,14 @@
 //! Counters change all the time and are only read when somebody looks. That is done here, beside the line and its lanes:
 //! `sheath blades` must answer at once also while all lanes are at work.
 
+use std::collections::BTreeMap;
+
 use crate::{
     control::api::Reply,
     error::Result,
     host::Host,
-    model::VolumeId,
-    observed::{Counters, TargetSummary},
+    model::{ImageId, LvName, VolumeId},
+    observed::{Counters, Space, TargetSummary},
     status::{SessionView, Sessions},
 };
 
@@ -28,6 +30,21 @@ pub(super) fn add(host: &dyn Host, reply: Reply) -> Result<Reply> {
         Reply::Sessions(sessions) => sessions_of_all(host, sessions).map(Reply::Sessions),
         other => Ok(other),
     }
+}
+
+/// Returns the answer with how much of the pool each image takes, or with why that is not known.
+pub(super) fn with_space(mut reply: Reply, space: Result<BTreeMap<LvName, Space>>) -> Reply {
+    let space = space.inspect_err(|e| log::warn!("the space of images is not shown: {}", e.chain()));
+    let of = |image: &ImageId| space.as_ref().ok().and_then(|all| all.get(&image.lv_name()).copied());
+    match &mut reply {
+        Reply::Images(images) => images.iter_mut().for_each(|view| view.space = of(&view.image)),
+        Reply::Image(detail) => {
+            detail.view.space = of(&detail.view.image);
+            detail.space_unknown = space.err().map(|error| error.chain());
+        }
+        _ => {}
+    }
+    reply
 }
 
 fn counters(host: &dyn Host, target: &str, volume: VolumeId) -> Option<Counters> {

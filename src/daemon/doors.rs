@@ -37,6 +37,9 @@ pub(super) struct Door {
 /// How long the machine may take to answer a question: before the command line gives up, so that it is told why.
 const PATIENCE: Duration = Duration::from_secs(45);
 
+/// How long the pool's blocks may be counted.
+const COUNTING: Duration = Duration::from_secs(25);
+
 async fn answered<T>(answer: oneshot::Receiver<T>, patience: Duration) -> Result<T> {
     let hangs = "ask the machine: it does not answer, most likely a device hangs: see 'sheath status'";
     let answer = timeout(patience, answer).await.map_err(|_| Error::new(Kind::Timeout, hangs))?;
@@ -53,6 +56,14 @@ impl Door {
     pub(super) fn new(events: mpsc::Sender<Event>, journal: Subscription, host: Arc<dyn Host>) -> Self {
         Self { events, journal, host }
     }
+
+    /// Adds how much of the pool images take. What cannot be counted in time keeps nobody from seeing the rest.
+    async fn with_space(&self, reply: Reply) -> Reply {
+        let (host, (told, counted)) = (Arc::clone(&self.host), oneshot::channel());
+        tokio::task::spawn_blocking(move || drop(told.send(host.space())));
+        let space = answered(counted, COUNTING).await.unwrap_or_else(Err);
+        counted::with_space(reply, space)
+    }
 }
 
 impl Backend for Door {
@@ -62,6 +73,9 @@ impl Backend for Door {
         self.events.send(Event::Operator(request, reply)).map_err(ending)?;
         // A place for an answer that is dropped: an earlier question hangs, or the agent is ending.
         let reply = answered(answer, PATIENCE).await??;
+        if matches!(reply, Reply::Images(_) | Reply::Image(_)) {
+            return Ok(self.with_space(reply).await);
+        }
         let shows_counters = matches!(reply, Reply::Blades(_) | Reply::Sessions(_));
         if !shows_counters {
             return Ok(reply);

@@ -63,10 +63,14 @@ pub enum Tool {
     Zstd,
     /// Unpacks an image, in a sandboxed child.
     Bzip2,
+    /// Sends a message to the thin pool.
+    Dmsetup,
+    /// Counts the thin pool's blocks.
+    ThinLs,
 }
 
 /// Tool, path, Debian package.
-const TOOLS: [(Tool, &str, &str); 19] = [
+const TOOLS: [(Tool, &str, &str); 21] = [
     (Tool::Lvm, "/usr/sbin/lvm", "lvm2"),
     (Tool::Systemctl, "/usr/bin/systemctl", "systemd"),
     (Tool::SystemdRun, "/usr/bin/systemd-run", "systemd"),
@@ -86,6 +90,8 @@ const TOOLS: [(Tool, &str, &str); 19] = [
     (Tool::Xz, "/usr/bin/xz", "xz-utils"),
     (Tool::Zstd, "/usr/bin/zstd", "zstd"),
     (Tool::Bzip2, "/usr/bin/bzip2", "bzip2"),
+    (Tool::Dmsetup, "/usr/sbin/dmsetup", "dmsetup"),
+    (Tool::ThinLs, "/usr/sbin/thin_ls", "thin-provisioning-tools"),
 ];
 
 impl Tool {

@@ -3,7 +3,7 @@
 //! Nothing is decided here. Each step goes to the room that can make it true; each observation is put together from
 //! the rooms that know a part of it.
 
-use std::{fs, io::ErrorKind, path::PathBuf, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, fs, io::ErrorKind, path::PathBuf, sync::Arc, time::Instant};
 
 use super::{
     Host,
@@ -18,9 +18,9 @@ use super::{
 use crate::{
     config::Config,
     error::{Error, Result},
-    model::{Chap, Credentials, Difference, Export, Iqn, PortName, VolumeId},
+    model::{Chap, Credentials, Difference, Export, Iqn, LvName, PortName, VolumeId},
     observed::{
-        Counters, Donor, LoginFailures, ObservedChassis, ObservedExport, ObservedForeign, Session,
+        Counters, Donor, LoginFailures, ObservedChassis, ObservedExport, ObservedForeign, Session, Space,
         TargetSummary, Volumes,
     },
     plan::{Changed, Step},
@@ -108,6 +108,8 @@ impl Live {
             Step::Grow { volume, size } => self.lvm.enlarge(*volume, *size),
             Step::TakeOver { volume, lv, tags, .. } => self.lvm.take_over(lv, *volume, tags),
             Step::Announce { volume, properties } => self.udev.announce(*volume, properties),
+            Step::Promote { image, volume } => self.lvm.promote(image, *volume),
+            Step::TagImage { image, add, remove } => self.lvm.tag_image(image, add, remove),
             _ => return None,
         };
         Some(changed)
@@ -225,5 +227,9 @@ impl Host for Live {
         // lsblk has the kernel's names, LVM may have a link's.
         let same = |path: PathBuf| path.canonicalize().unwrap_or(path);
         donor::list(&pool.into_iter().map(same).collect())
+    }
+
+    fn space(&self) -> Result<BTreeMap<LvName, Space>> {
+        self.lvm.space()
     }
 }

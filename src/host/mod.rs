@@ -22,14 +22,14 @@ pub mod udev;
 pub use crate::observed::{
     AuthState, Counters, DiskCounters, Donor, ForeignLun, ForeignVolume, LoginFailures, MapState,
     ObservedAcl, ObservedBackstore, ObservedExport, ObservedForeign, ObservedTarget, RefusalCause, Session,
-    SessionKind, TargetSummary, Volumes,
+    SessionKind, Space, TargetSummary, Volumes,
 };
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use crate::{
     error::{Error, Kind, Result},
-    model::{Chap, Credentials, Difference, Export, Iqn, PortName, VolumeId},
+    model::{Chap, Credentials, Difference, Export, Iqn, LvName, PortName, VolumeId},
     observed::ObservedChassis,
     plan::{Changed, Step},
 };
@@ -113,5 +113,14 @@ pub trait Host: Send + Sync {
     /// The failure of a tool; a failed look is never an empty list.
     fn donors(&self) -> Result<Vec<Donor>> {
         Ok(vec![])
+    }
+
+    /// Returns how much of the pool each volume takes. Counts the whole pool; only when somebody looks. A machine that
+    /// cannot count says nothing.
+    ///
+    /// # Errors
+    /// What keeps the pool from being counted.
+    fn space(&self) -> Result<BTreeMap<LvName, Space>> {
+        Ok(BTreeMap::new())
     }
 }

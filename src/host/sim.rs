@@ -13,7 +13,7 @@ use std::{
 use crate::{
     error::{Error, Kind, Result},
     host::Host,
-    model::{Chap, Credentials, Iqn, LvName, PortName, Secret, Stray, VgName, VolumeId},
+    model::{Chap, Credentials, Iqn, LvName, PortName, Secret, Stray, VgName, VolumeId, VolumeState},
     observed::{
         AuthState, Counters, DiskCounters, LoginFailures, MapState, ObservedAcl, ObservedBackstore,
         ObservedChassis, ObservedExport, ObservedForeign, ObservedTarget, Session, TargetSummary, Volumes,
@@ -209,8 +209,16 @@ impl Machine {
             Step::RemoveVolume { volume } if self.backstores.contains_key(volume) => {
                 return Err(Error::new(Kind::Busy, format!("remove volume '{volume}': LIO holds it")));
             }
-            Step::FinishImage { image, .. } => {
+            Step::FinishImage { image, .. } | Step::TagImage { image, .. } => {
                 self.need_volume(image.lv_name().as_str())?;
+                self.volumes.after(step, vg);
+            }
+            Step::Promote { image, volume } => {
+                self.need_volume(volume.lv_name().as_str())?;
+                let found = self.volumes.volumes.get(&image.lv_name());
+                if found.is_some_and(|found| found.state == VolumeState::Ready) {
+                    return Err(Error::new(Kind::Exists, format!("image '{image}' exists")));
+                }
                 self.volumes.after(step, vg);
             }
             Step::RemoveVolume { .. } | Step::CreateImage { .. } | Step::RemoveImage { .. } => {

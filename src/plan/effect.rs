@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    model::{Bytes, LvName, Role, Tag, VgName, Volume, VolumeState},
+    model::{Bytes, ImageId, LvName, Role, Tag, VgName, Volume, VolumeState},
     observed::Volumes,
     plan::Step,
 };
@@ -20,7 +20,9 @@ impl Volumes {
             | Step::RemoveVolume { volume } => volume.lv_name(),
             Step::CreateImage { image, .. }
             | Step::FinishImage { image, .. }
-            | Step::RemoveImage { image } => image.lv_name(),
+            | Step::RemoveImage { image }
+            | Step::Promote { image, .. }
+            | Step::TagImage { image, .. } => image.lv_name(),
             _ => return None,
         };
         match step {
@@ -33,7 +35,10 @@ impl Volumes {
                     found.size = found.size.max(*size);
                 }
             }
-            Step::Tag { add, remove, .. } => self.retag(&lv, add, remove),
+            Step::Tag { add, remove, .. } | Step::TagImage { add, remove, .. } => {
+                self.retag(&lv, add, remove)
+            }
+            Step::Promote { image, volume } => self.promoted(image, &volume.lv_name(), vg),
             Step::CreateImage { image, size } => {
                 let (role, state) = (
                     Role::Image { image: image.clone(), published: false, pinned: false },
@@ -52,6 +57,13 @@ impl Volumes {
             _ => drop(self.volumes.remove(&lv)),
         }
         Some(lv)
+    }
+
+    fn promoted(&mut self, image: &ImageId, from: &LvName, vg: &VgName) {
+        let Some(size) = self.volumes.get(from).map(|disk| disk.size) else { return };
+        let role = Role::Image { image: image.clone(), published: false, pinned: false };
+        let made = new_volume(&image.lv_name(), role, VolumeState::Making, (size, vg));
+        self.volumes.insert(image.lv_name(), Volume { active: false, ..made });
     }
 
     fn cloned(&mut self, lv: &LvName, size: Bytes, tags: &[Tag], vg: &VgName) {

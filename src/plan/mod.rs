@@ -17,7 +17,7 @@ pub use chassis::chassis;
 pub use disk::{blade, undo};
 pub use drift::{drift, leaving};
 pub use step::{Changed, Step};
-pub use volume::{admit, grow, leftovers, ready_spare, spare};
+pub use volume::{admit, grow, leftovers, promote, ready_spare, spare, surplus_spares};
 
 /// What is to be done for one blade.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -221,6 +221,22 @@ pub enum Step {
         /// Its size.
         size: Bytes,
     },
+    /// A snapshot of the volume, as it was at one moment, is the image's, half-made.
+    Promote {
+        /// The image.
+        image: ImageId,
+        /// The clone that it is taken of.
+        volume: VolumeId,
+    },
+    /// The image's volume has these tags and lacks those.
+    TagImage {
+        /// The image.
+        image: ImageId,
+        /// Tags that it has afterwards.
+        add: Vec<Tag>,
+        /// Tags that it has no more.
+        remove: Vec<Tag>,
+    },
 }
 
 /// Whether a step had anything to do.
@@ -249,7 +265,10 @@ impl Step {
             | Self::Activate { .. }
             | Self::RemoveForeign { .. }
             | Self::TakeOver { .. } => "preparing disk",
-            Self::CreateImage { .. } | Self::FinishImage { .. } => "preparing image",
+            Self::CreateImage { .. }
+            | Self::FinishImage { .. }
+            | Self::Promote { .. }
+            | Self::TagImage { .. } => "preparing image",
             Self::RemoveImage { .. } => "removing image",
             Self::Partition { .. } => "partitioning disk",
             Self::Seed { .. } | Self::Tag { .. } | Self::Announce { .. } => "naming disk",
@@ -275,16 +294,7 @@ impl Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bridge { bridge, address: (ip, prefix) } => {
-                write!(f, "bridge '{bridge}' is up with {ip}/{prefix}")
-            }
-            Self::Port { port, bridge, isolated } => {
-                let how = if *isolated { "an isolated" } else { "a" };
-                write!(f, "'{port}' is {how} port of '{bridge}'")
-            }
-            Self::ServiceFile { unit, path, .. } => {
-                write!(f, "'{}' is what '{unit}' was told", path.display())
-            }
+            Self::Bridge { .. } | Self::Port { .. } | Self::ServiceFile { .. } => self.write_chassis(f),
             Self::Clone { volume, image, size, .. } => {
                 write!(f, "volume '{volume}' is a clone of '{image}' of {}", size.human())
             }
@@ -296,7 +306,13 @@ impl fmt::Display for Step {
                 write!(f, "volume '{volume}' carries the seed of '{}'", seed.hostname)
             }
             Self::Tag { volume, add, remove } => {
-                write!(f, "volume '{volume}' is tagged{}{}", tags('+', add), tags('-', remove))
+                write!(f, "volume '{volume}' is tagged{}", both(add, remove))
+            }
+            Self::TagImage { image, add, remove } => {
+                write!(f, "image '{image}' is tagged{}", both(add, remove))
+            }
+            Self::Promote { image, volume } => {
+                write!(f, "image '{image}' is a snapshot of volume '{volume}'")
             }
             Self::CreateImage { image, size } => {
                 write!(f, "image '{image}' has a volume of {}", size.human())
@@ -332,6 +348,30 @@ impl fmt::Display for Step {
             Self::Grow { volume, size } => write!(f, "volume '{volume}' has {} at least", size.human()),
         }
     }
+}
+
+impl Step {
+    /// Writes a step about the chassis.
+    fn write_chassis(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bridge { bridge, address: (ip, prefix) } => {
+                write!(f, "bridge '{bridge}' is up with {ip}/{prefix}")
+            }
+            Self::Port { port, bridge, isolated } => {
+                let how = if *isolated { "an isolated" } else { "a" };
+                write!(f, "'{port}' is {how} port of '{bridge}'")
+            }
+            Self::ServiceFile { unit, path, .. } => {
+                write!(f, "'{}' is what '{unit}' was told", path.display())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Returns added tags and removed ones as words.
+fn both(add: &[Tag], remove: &[Tag]) -> String {
+    tags('+', add) + &tags('-', remove)
 }
 
 /// Returns the tags as words behind a sign: added or removed.

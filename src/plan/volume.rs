@@ -1,6 +1,6 @@
 //! Volumes that are nobody's yet: clones on their way, spares made ahead, left-overs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     error::{Error, Kind, Result},
@@ -57,14 +57,15 @@ fn size_of(make: &MakeWish, volumes: &Volumes) -> Result<Bytes> {
         return Err(Error::new(Kind::Missing, format!("clone image '{image}': it is still being imported")));
     }
     let extra: u64 = make.layout.extra.iter().map(|partition| partition.size.0).sum();
-    let least = Bytes(golden.size.0 + extra + TAIL.0);
     match make.size {
-        Some(size) if size < least => Err(Error::invalid(format!(
-            "clone image '{image}': disk_size {size} is too small, it needs {} with its partitions",
-            least.human()
+        // A promoted image has its blade's extra partitions in it, and room for the seed: what of it is needed only the
+        // table knows, and what does not fit is refused when that is made.
+        Some(size) if size < golden.size => Err(Error::invalid(format!(
+            "clone image '{image}': disk_size {size} is too small, the image has {} (grown on its blade?)",
+            golden.size.human()
         ))),
         Some(size) => Ok(size),
-        None => Ok(least),
+        None => Ok(Bytes(golden.size.0 + extra + TAIL.0)),
     }
 }
 
@@ -118,6 +119,47 @@ pub fn ready_spare(image: &ImageId, volumes: &Volumes, taken: &BTreeSet<VolumeId
         }
         _ => None,
     })
+}
+
+/// Returns the steps that make a disk, as it is at that moment, an image.
+///
+/// # Errors
+/// [`Kind::Invalid`] where the volume is no whole disk of a blade's.
+pub fn promote(disk: &Volume, image: &ImageId, publish: bool) -> Result<Vec<Step>> {
+    let (Role::Disk { id, .. }, VolumeState::Ready) = (&disk.role, disk.state) else {
+        return Err(Error::invalid(format!(
+            "promote volume '{}': it is no whole disk of a blade's",
+            disk.lv
+        )));
+    };
+    let add = if publish { vec![Tag::Published] } else { vec![] };
+    Ok(vec![
+        Step::Promote { image: image.clone(), volume: *id },
+        // Until here, a kill leaves what is taken away at the next start; after it, an image.
+        Step::TagImage { image: image.clone(), add, remove: vec![Tag::Making] },
+    ])
+}
+
+/// Returns the spares that are more than `wanted` says; of an image that is not in it, all of them.
+pub fn surplus_spares(
+    volumes: &Volumes,
+    wanted: &BTreeMap<ImageId, usize>,
+    taken: &BTreeSet<VolumeId>,
+) -> Vec<VolumeId> {
+    let mut left = wanted.clone();
+    let ready = volumes.volumes.values().filter(|volume| volume.state == VolumeState::Ready);
+    let spares = ready.filter_map(|volume| match &volume.role {
+        Role::Spare { id, image } if !taken.contains(id) => Some((*id, image)),
+        _ => None,
+    });
+    let is_surplus = |(_, image): &(VolumeId, &ImageId)| match left.get_mut(*image) {
+        Some(number) if *number > 0 => {
+            *number -= 1;
+            false
+        }
+        _ => true,
+    };
+    spares.filter(is_surplus).map(|(id, _)| id).collect()
 }
 
 /// Returns the half-made clones that nothing wants: they were never served, so nothing can be lost with them.

@@ -15,7 +15,7 @@ use tokio::sync::{broadcast, oneshot};
 use super::*;
 use crate::{
     control::{
-        api::{Adopt, ImportRequest, Reply},
+        api::{Adopt, ImportRequest, PromoteRequest, Reply},
         client::Client,
         route::tests::each,
         unix,
@@ -25,8 +25,9 @@ use crate::{
     observed::{Refusal, RefusalCause},
     plan::Step,
     status::{
-        BladePhase, BladeView, ImageView, ImportProgress, Moment, Pace, Phase, PlanView, Problem,
-        RefusedLogin, SessionView, Sessions, SlotView, Status, Task, WorkProgress, WorkResult, WorkView,
+        BladePhase, BladeView, ImageDetail, ImageView, ImportProgress, Moment, Pace, Phase, PlanView,
+        Problem, RefusedLogin, SessionView, Sessions, SlotView, Status, Task, WorkProgress, WorkResult,
+        WorkView,
     },
 };
 
@@ -69,6 +70,13 @@ fn reply(request: &Request) -> Reply {
         }
         Request::Sessions => Reply::Sessions(sessions()),
         Request::Donors => Reply::Donors(vec![]),
+        Request::Image { .. } => Reply::Image(Box::new(ImageDetail {
+            view: an_image(),
+            manifest: None,
+            clones: vec![],
+            space_unknown: Some("why".into()),
+        })),
+        Request::Promote(PromoteRequest { dry_run: true, .. }) => Reply::Plan(vec![a_plan()]),
         Request::ImportProgress { .. } => {
             Reply::ImportProgress(ImportProgress::Failed { error: "why".into(), kind: Kind::Full })
         }
@@ -178,7 +186,7 @@ fn an_image() -> ImageView {
         published: true,
         importing: false,
         size: Bytes::gib(2),
-        used_percent: None,
+        space: None,
         disks: 2,
         spares: 1,
         progress,

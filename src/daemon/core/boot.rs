@@ -244,7 +244,12 @@ impl Core {
 
     /// Gives the one-shot right to install: of a spare where one is ready, of a fresh clone otherwise.
     pub(super) fn grant(&mut self, id: BladeId, image: &ImageId, by: GrantedBy) {
-        let taken = self.wanted();
+        let mut taken = self.wanted();
+        // A spare that is being taken away is nobody's any more.
+        taken.extend(self.busy.keys().filter_map(|subject| match subject {
+            Subject::Leftover(volume) => Some(*volume),
+            _ => None,
+        }));
         let spare = self.volumes.as_ref().and_then(|volumes| plan::ready_spare(image, volumes, &taken));
         let volume = spare.unwrap_or_else(|| VolumeId((self.outside.fresh)()));
         let how = if spare.is_some() { "a spare" } else { "a fresh clone" };

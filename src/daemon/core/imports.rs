@@ -6,7 +6,8 @@ use super::{Core, EventKind, ImportOrder, operator::accepted};
 use crate::{
     control::api::{ImportRequest, Reply},
     error::{Error, Kind, Result},
-    model::{ImageId, ImageName, VolumeState},
+    image::Source,
+    model::{ImageId, ImageName, Imported, Manifest, Origin, VolumeState},
     policy,
     status::ImportProgress,
 };
@@ -138,9 +139,22 @@ impl Core {
             }
         }
         for (image, publish, listed) in ended {
+            if listed {
+                self.keep_import(&image);
+            }
             self.end_import(&image.name);
             self.tell_import_end(image, publish, listed);
         }
+    }
+
+    /// Writes down what was imported.
+    fn keep_import(&mut self, image: &ImageId) {
+        let Some(request) = self.asked.requests.get(&image.name) else { return };
+        // A password in the source is not shown.
+        let source = request.source.parse::<Source>().map(|source| source.to_string()).unwrap_or_default();
+        let sha256 = request.sha256.clone();
+        let origin = Origin::Import(Imported { source, format: None, size: None, sha256 });
+        self.keep_manifest(Manifest::new(image.clone(), self.now(), origin));
     }
 
     fn tell_import_end(&mut self, image: ImageId, publish: bool, listed: bool) {

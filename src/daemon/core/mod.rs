@@ -16,10 +16,13 @@ mod adopt;
 mod boot;
 mod drift;
 mod grow;
+mod images;
 mod imports;
 mod journal;
+mod manifests;
 mod network;
 mod operator;
+mod promote;
 mod quarantine;
 mod refusals;
 mod sessions;
@@ -145,6 +148,8 @@ pub struct Core {
     parked: Vec<Parked>,
     /// The last import of each family: one at a time.
     imports: BTreeMap<ImageName, imports::Import>,
+    /// What is known of images beyond their volumes.
+    manifests: manifests::Manifests,
     problems: BTreeMap<String, Problem>,
     chassis_seen: bool,
     /// What failed since the last LVM report and nobody waits for: not tried again before the next one.
@@ -179,6 +184,7 @@ impl Core {
     /// Returns the line with this configuration and the saved roster, before any event.
     pub fn new(outside: Outside, config: Config, roster: Roster, journal: Journal) -> Self {
         let now = (outside.now)();
+        let manifests = manifests::Manifests::read(outside.state.with_file_name("images"));
         Self {
             outside,
             config: Arc::new(config),
@@ -196,6 +202,7 @@ impl Core {
             untended: false,
             parked: vec![],
             imports: BTreeMap::new(),
+            manifests,
             problems: BTreeMap::new(),
             chassis_seen: false,
             stuck: BTreeSet::new(),

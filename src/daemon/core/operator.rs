@@ -15,7 +15,7 @@ use crate::{
     plan::{Plan, Step},
     policy::{self, BladeWish, chassis::ChassisWish},
     roster::GrantedBy,
-    status::PlanView,
+    status::{CloneView, PlanView},
 };
 
 pub(super) type ReplyTo = oneshot::Sender<Result<Reply>>;
@@ -46,6 +46,11 @@ impl Core {
             Request::WorkProgress { image } => self.work_view(&image),
             Request::CancelImport { name } => self.cancel_import(name),
             Request::Donors => return self.ask_donors(reply),
+            Request::Image { image } => {
+                self.image_detail(&image).map(|detail| Reply::Image(Box::new(detail)))
+            }
+            Request::DefaultImage { image } => self.operator_default(&image),
+            Request::Promote(request) => return self.operator_promote(&request, reply),
         };
         let _ = reply.send(answer);
     }
@@ -156,34 +161,29 @@ impl Core {
             (Some(_), _) => self.whole_image(image)?,
         };
         let text = format!("image '{image}' is {}published", if published { "" } else { "not " });
-        let steps = vec![Step::FinishImage { image: image.clone(), published }];
+        let mut steps = vec![Step::FinishImage { image: image.clone(), published }];
+        if !published {
+            steps.extend(self.unpin_steps(&image));
+        }
         self.run_steps(Subject::Image(image), "the operator's wish", steps)?;
         Ok(accepted(text))
     }
 
     fn operator_remove_image(&mut self, image: &ImageRef) -> Result<Reply> {
         let image = self.only_version(image, "remove")?;
-        let clones: Vec<String> = self.clones_of(&image);
+        let clones = self.clones_of(&image);
         if !clones.is_empty() {
-            let text = format!("remove image '{image}': disks came from it: {}", clones.join(", "));
+            let owner = |disk: &CloneView| format!("blade {} in slot {}", disk.blade, disk.slot);
+            let owners: Vec<String> = clones.iter().map(owner).collect();
+            let text = format!("remove image '{image}': disks came from it: {}", owners.join(", "));
             return Err(Error::new(Kind::Busy, text));
         }
+        self.imports.retain(|_, import| import.is_running() || import.image != image);
         let text = format!("image '{image}' is removed");
         let mut steps = self.spare_removals(&image);
         steps.push(Step::RemoveImage { image: image.clone() });
         self.run_steps(Subject::Image(image), "the operator's wish", steps)?;
         Ok(accepted(text))
-    }
-
-    fn clones_of(&self, image: &ImageId) -> Vec<String> {
-        let volumes = self.volumes.iter().flat_map(|all| all.volumes.values());
-        let owners = volumes.filter_map(|volume| match &volume.role {
-            Role::Disk { image: of, blade, slot, .. } if of == image => {
-                Some(format!("blade {blade} in slot {slot}"))
-            }
-            _ => None,
-        });
-        owners.collect()
     }
 
     fn spare_removals(&self, image: &ImageId) -> Vec<Step> {

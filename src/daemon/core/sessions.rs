@@ -136,6 +136,13 @@ impl Awaited {
         Self { reply, then: Then::Say(done) }
     }
 
+    /// Adds to what is said when all is well.
+    pub(super) fn add(&mut self, words: &str) {
+        if let Then::Say(done) = &mut self.then {
+            done.push_str(words);
+        }
+    }
+
     /// Returns what takes the foreign target over once it was looked at; `reply` hears the end of it.
     pub(super) fn survey(reply: oneshot::Sender<Result<Reply>>, adopt: Adopt) -> Self {
         Self { reply, then: Then::TakeOver(adopt) }

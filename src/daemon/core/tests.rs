@@ -10,6 +10,7 @@ use crate::{
     apply::carry_out,
     boot::wire::{Ask, Choice},
     config::{ImageProfile, Policy},
+    control::api::PromoteRequest,
     error::Kind,
     host::sim::{Machine, Sim},
     model::{Hardware, Mac, Role, VolumeState},

@@ -19,7 +19,7 @@ const IN_THE_LANES: usize = 8;
 
 impl Core {
     /// Hands a job to the lanes, or notes that its subject is to be looked at again.
-    fn submit(&mut self, subject: Subject, cause: &str, work: Work) {
+    pub(super) fn submit(&mut self, subject: Subject, cause: &str, work: Work) {
         if let Some(busy) = self.busy.get_mut(&subject) {
             busy.again = Some(cause.to_owned());
             return self.show_quarantine(&subject);
@@ -128,6 +128,7 @@ impl Core {
         self.fold(&report);
         self.on_drift(&report);
         self.write_line(&report);
+        self.on_promoted(&report);
         let told = self.answer_operator(&report);
         match (report.subject.clone(), report.volumes.take()) {
             (Subject::Volumes, Some(volumes)) => self.on_volumes(volumes),
@@ -344,6 +345,8 @@ impl Core {
             self.submit(Subject::Image(image), "half-imported and nobody imports it", Work::Steps(steps));
         }
         short.into_iter().for_each(|image| self.make_spare(image));
+        self.drop_spares();
+        self.forget_manifests();
     }
 
     fn abandoned_imports(&self, volumes: &Volumes) -> Vec<ImageId> {

@@ -150,6 +150,33 @@ fn another_layout_replaces_ours_and_keeps_the_images() {
 }
 
 #[test]
+fn a_disk_made_of_a_blades_own_is_another_machine_with_a_seed_of_its_own() {
+    let disk = clone_of_image();
+    apply_layout(disk.path(), &layout()).unwrap();
+    write_seed(disk.path(), &seed()).unwrap();
+    let blades = read_table(disk.as_file());
+    // Promoted and cloned: the same bytes, on a disk of the same size.
+    let other = Layout { guid: DiskGuid::from_random(43), ..layout() };
+    assert_eq!(apply_layout(disk.path(), &other).unwrap(), Changed::Changed);
+    let own = Seed { instance_id: "fedcba9876543210".into(), hostname: "blade9".parse().unwrap(), ..seed() };
+    assert_eq!(write_seed(disk.path(), &own).unwrap(), Changed::Changed);
+    let table = read_table(disk.as_file());
+    let places = |table: &GPT| -> Vec<_> {
+        let used = table.iter().filter(|(_, p)| p.is_used());
+        used.map(|(n, p)| (n, p.partition_name.as_str().to_owned(), p.starting_lba, p.ending_lba)).collect()
+    };
+    assert_eq!(places(&table), places(&blades), "one swap, one data, one seed, where they were");
+    assert_ne!(table.header.disk_guid, blades.header.disk_guid);
+    for n in 2..=4 {
+        assert_ne!(table[n].unique_partition_guid, blades[n].unique_partition_guid);
+    }
+    let mut bytes = vec![0; 8192 * 512];
+    disk.as_file().read_exact_at(&mut bytes, table[4].starting_lba * 512).unwrap();
+    let holds = |word: &str| bytes.windows(word.len()).any(|found| found == word.as_bytes());
+    assert!(holds("blade9") && !holds("blade3") && !holds("0123456789abcdef"));
+}
+
+#[test]
 fn a_torn_primary_is_taken_from_the_backup() {
     let disk = clone_of_image();
     apply_layout(disk.path(), &layout()).unwrap();

@@ -210,7 +210,7 @@ impl Turn<'_> {
     /// Returns the error of a failed command with the kind that it has when the volume is gone or in use.
     ///
     /// Whether it is gone is asked anew, not read from LVM's words. "In use" is in its words alone.
-    fn explain(&self, lv: &LvName, error: Error) -> Error {
+    pub(super) fn explain(&self, lv: &LvName, error: Error) -> Error {
         if error.kind() != Kind::Failed {
             return error;
         }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! create_image ──► sheath.making, writable, active ──► finish_image ──► read-only, inactive ⇄ publish
+//! promote ───────► sheath.making, read-only, inactive ─► tag_image ──────────────┘
 //!       ▲                       │
 //!       └── a left-over of a crash is removed: its content is unknown, and a fresh volume reads as zeros
 //! ```
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 use super::Lvm;
 use crate::{
     error::{Error, Kind, Result},
-    model::{Bytes, ImageId, Tag},
+    model::{Bytes, ImageId, LvName, Tag, VolumeId},
     plan::Changed,
 };
 
@@ -56,6 +57,35 @@ impl Lvm {
         let (size, path) = (format!("{}b", size.0), self.path(&image.lv_name()));
         // Forced: LVM would look for a file system that is to be made smaller first, in what a stranger has sent.
         turn.run("lvreduce", ["--force", "--size", &size, &path]).map(drop)
+    }
+
+    /// Makes the image's volume a snapshot of a clone, tagged as half-made: read-only and inactive from its first moment.
+    ///
+    /// Nothing is copied. The clone may be in use: it is held still for the moment in which the pool notes the snapshot.
+    /// Nobody looks first, because that takes as long as the snapshot itself.
+    ///
+    /// # Errors
+    /// [`Kind::Exists`] where the image is finished, [`Kind::Missing`] where the clone does not exist.
+    pub fn promote(&self, image: &ImageId, volume: VolumeId) -> Result<Changed> {
+        let (turn, lv) = (self.turn(), image.lv_name());
+        let Err(error) = turn.freeze(volume, &lv) else { return Ok(Changed::Changed) };
+        match turn.rows()?.find(&lv) {
+            // A left-over of a crash is of another moment, or of none: the pool may not have noted it.
+            Some(row) if row.tags().contains(&Tag::Making) => {
+                turn.remove(&lv)?;
+                turn.freeze(volume, &lv).map(|()| Changed::Changed)
+            }
+            Some(_) => Err(Error::new(Kind::Exists, format!("image '{image}' exists"))),
+            None => Err(turn.explain(&volume.lv_name(), error)),
+        }
+    }
+
+    /// Adds and removes tags of an image by one command, without a look.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] where it does not exist.
+    pub fn tag_image(&self, image: &ImageId, add: &[Tag], remove: &[Tag]) -> Result<Changed> {
+        self.turn().retag(&image.lv_name(), add, remove, &[])
     }
 
     /// Makes the image whole: read-only, inactive, no longer half-made, published if asked for.
@@ -106,6 +136,14 @@ impl Lvm {
 }
 
 impl super::Turn<'_> {
+    /// Makes the snapshot, by one command that has its tag in it.
+    fn freeze(&self, volume: VolumeId, lv: &LvName) -> Result<()> {
+        let (from, making) = (self.lvm.path(&volume.lv_name()), Tag::Making.to_string());
+        let mut args = vec!["--snapshot", "--setactivationskip", "y", "--activate", "n", "--permission", "r"];
+        args.extend(["--name", lv.as_str(), "--addtag", &making, &from]);
+        self.run("lvcreate", args).map(drop)
+    }
+
     /// Returns the image's row.
     fn image(&self, image: &ImageId) -> Result<super::report::Row> {
         self.rows()?.find(&image.lv_name()).cloned().ok_or_else(|| {

@@ -3,8 +3,9 @@
 //! ```text
 //! report   what exists: rows decoded from LVM's JSON
 //! clones   a blade's disk: clone, activate, tag, take over, remove
-//! images   golden images: create, finish, publish, remove
+//! images   golden images: create, promote, finish, publish, remove
 //! pool     the pool itself: physical volume, group, thin pool, and whether it has room
+//! space    how much of the pool each volume takes, and shares with none
 //! ```
 //!
 //! All commands of a volume group go through one queue: LVM locks the group anyway, and a step of several commands is
@@ -17,6 +18,7 @@ mod clones;
 mod images;
 mod pool;
 mod report;
+mod space;
 
 use std::{
     path::{Path, PathBuf},
@@ -57,6 +59,8 @@ pub struct Lvm {
     vg: VgName,
     thinpool: LvName,
     queue: Mutex<()>,
+    /// Held while the pool's blocks are counted.
+    counting: Mutex<()>,
 }
 
 /// The right to run commands: one holder at a time.
@@ -68,7 +72,7 @@ struct Turn<'a> {
 impl Lvm {
     /// Returns the door to this volume group and its pool. Nothing is looked at yet.
     pub fn new(vg: VgName, thinpool: LvName) -> Self {
-        Self { vg, thinpool, queue: Mutex::new(()) }
+        Self { vg, thinpool, queue: Mutex::new(()), counting: Mutex::new(()) }
     }
 
     /// Returns the path of a volume's device.

@@ -145,3 +145,250 @@ fn images_and_disks_from_before_there_were_versions_are_found_and_served() {
     assert_eq!(bench.host.machine().volumes, machine.volumes, "nothing is renamed");
     assert_eq!(bench.import("debian13", true).lv_name().as_str(), "sheath-img-debian13+2");
 }
+
+fn promotion(slot: u16, name: &str, running: bool) -> PromoteRequest {
+    let (slot, name) = (sample::slot(slot), name.parse().unwrap());
+    PromoteRequest { slot, name, running, publish: true, dry_run: false }
+}
+
+fn os_session() -> Session {
+    Session { initiator: "i".into(), address: None, kind: SessionKind::Os, id: 1 }
+}
+
+fn detail(bench: &mut Bench, image: &str) -> Result<crate::status::ImageDetail> {
+    match bench.operate(Request::Image { image: image.parse().unwrap() })? {
+        Reply::Image(detail) => Ok(*detail),
+        other => panic!("not an image: {other:?}"),
+    }
+}
+
+fn parent(bench: &mut Bench, image: &str) -> crate::model::Parent {
+    match detail(bench, image).unwrap().manifest.expect("a manifest").origin {
+        crate::model::Origin::Blade(parent) => parent,
+        other => panic!("not a blade's: {other:?}"),
+    }
+}
+
+/// Returns a bench with a blade in slot 1 that has a disk and is off.
+fn with_a_disk() -> Bench {
+    let mut bench = Bench::new(sample::config());
+    bench.plug(1, 1);
+    bench.install(1);
+    bench
+}
+
+#[test]
+fn a_blade_that_is_off_becomes_an_image_that_others_are_made_from() {
+    let mut bench = with_a_disk();
+    let Reply::Accepted { message } = bench.operate(Request::Promote(promotion(1, "web", false))).unwrap()
+    else {
+        panic!("not accepted")
+    };
+    assert!(message.contains("'web@1'") && message.contains("which is off; it is published"), "{message}");
+    let promoted = parent(&mut bench, "web");
+    assert_eq!((promoted.slot, promoted.consistency), (sample::slot(1), crate::model::Consistency::Clean));
+    assert_eq!(promoted.image.to_string(), "debian13@1");
+    assert!(
+        matches!(bench.ask(1, Ask::Start), Answer::Boot(_) | Answer::Restart { .. }),
+        "it keeps its disk"
+    );
+    bench.plug(2, 2);
+    let install = Request::Install { slot: sample::slot(2), image: "web".parse().unwrap(), replace: false };
+    bench.operate(install).unwrap();
+    assert_eq!(bench.disk_of(2), "web@1");
+    let shown = detail(&mut bench, "web@1").unwrap();
+    assert_eq!(shown.clones.iter().map(|disk| disk.slot).collect::<Vec<_>>(), [sample::slot(2)]);
+    let refused = bench.operate(Request::RemoveImage { image: "web".parse().unwrap() }).unwrap_err();
+    assert!(refused.to_string().contains("blade b-525400000002 in slot 2"), "{refused}");
+}
+
+#[test]
+fn a_running_blade_is_promoted_with_consent_only_and_the_manifest_says_so() {
+    let mut bench = with_a_disk();
+    bench.core.handle(Event::Session(sample::blade_id(1), Some(os_session())));
+    bench.settle();
+    let before = bench.host.machine();
+    let refused = bench.operate(Request::Promote(promotion(1, "debian13", false))).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Busy);
+    assert!(refused.to_string().contains("shut it down first") && refused.to_string().contains("--running"));
+    // Its session is gone for a moment, and it runs all the same.
+    bench.core.handle(Event::Session(sample::blade_id(1), None));
+    bench.settle();
+    let refused = bench.operate(Request::Promote(promotion(1, "debian13", false))).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Busy);
+    assert_eq!(bench.host.machine().volumes, before.volumes);
+    let Reply::Accepted { message } =
+        bench.operate(Request::Promote(promotion(1, "debian13", true))).unwrap()
+    else {
+        panic!("not accepted")
+    };
+    assert!(message.contains("'debian13@2'") && message.contains("as after a power cut"), "{message}");
+    assert_eq!(parent(&mut bench, "debian13@2").consistency, crate::model::Consistency::Crash);
+}
+
+#[test]
+fn a_blade_that_comes_up_while_its_disk_is_taken_makes_it_what_a_power_cut_leaves() {
+    let mut bench = with_a_disk();
+    let (reply, mut answer) = oneshot::channel();
+    bench.core.handle(Event::Operator(Request::Promote(promotion(1, "web", false)), reply));
+    bench.core.handle(Event::Session(sample::blade_id(1), Some(os_session())));
+    bench.settle();
+    let Ok(Ok(Reply::Accepted { message })) = answer.try_recv() else { panic!("not accepted") };
+    assert!(message.contains("came up meanwhile"), "{message}");
+    assert_eq!(parent(&mut bench, "web").consistency, crate::model::Consistency::Crash);
+}
+
+#[test]
+fn a_dry_run_of_a_promotion_shows_its_steps_and_changes_nothing() {
+    let mut bench = with_a_disk();
+    let before = bench.host.machine();
+    let dry = PromoteRequest { dry_run: true, ..promotion(1, "web", false) };
+    let Reply::Plan(plan) = bench.operate(Request::Promote(dry)).unwrap() else { panic!("no plan") };
+    let steps: Vec<String> = plan[0].steps.iter().map(ToString::to_string).collect();
+    assert!(steps[0].starts_with("image 'web@1' is a snapshot of volume '"), "{steps:?}");
+    assert_eq!(steps[1], "image 'web@1' is tagged +sheath.published -sheath.making");
+    assert_eq!(bench.host.machine(), before);
+    assert!(detail(&mut bench, "web").is_err());
+}
+
+#[test]
+fn what_cannot_be_promoted_is_refused_with_its_reason() {
+    let mut bench = with_a_disk();
+    bench.plug(2, 2);
+    let refused = |bench: &mut Bench, request| bench.operate(Request::Promote(request)).unwrap_err();
+    assert_eq!(refused(&mut bench, promotion(2, "web", false)).kind(), Kind::Missing);
+    assert_eq!(refused(&mut bench, promotion(4, "web", false)).kind(), Kind::Missing);
+    let request = ImportRequest {
+        name: "web".parse().unwrap(),
+        source: "/x.raw".into(),
+        publish: false,
+        sha256: None,
+        checksum: None,
+    };
+    bench.operate(Request::Import(request)).unwrap();
+    assert_eq!(refused(&mut bench, promotion(1, "web", false)).kind(), Kind::Busy);
+    bench.host.meddle(|machine| machine.volumes.pool.data_percent = 95.0);
+    *locked(&bench.clock) += 60_000;
+    bench.core.handle(Event::Tick);
+    bench.settle();
+    assert_eq!(refused(&mut bench, promotion(1, "db", false)).kind(), Kind::Full);
+}
+
+#[test]
+fn a_promotion_killed_after_any_step_leaves_nothing_or_the_whole_image() {
+    for survived in 0..=2 {
+        let mut bench = with_a_disk();
+        let (reply, _answer) = oneshot::channel();
+        bench.core.handle(Event::Operator(Request::Promote(promotion(1, "web", false)), reply));
+        let job = locked(&bench.jobs).pop_front().expect("the promotion");
+        let crate::apply::Work::Steps(steps) = job.work else { panic!("not steps") };
+        assert_eq!(steps.len(), 2);
+        for step in steps.iter().take(survived) {
+            bench.host.run(step).unwrap();
+        }
+        // kill -9: the line is gone, the machine and the state folder are as they are.
+        let mut bench = Bench::resumed(sample::config(), bench.host, bench.dir);
+        let whole = survived == 2;
+        let names: Vec<_> =
+            bench.images().into_iter().map(|view| (view.image.to_string(), view.importing)).collect();
+        let expected: &[&str] = if whole { &["debian13@1", "web@1"] } else { &["debian13@1"] };
+        assert_eq!(names, expected.iter().map(|name| ((*name).to_owned(), false)).collect::<Vec<_>>());
+        assert_eq!(detail(&mut bench, "web").is_ok_and(|detail| detail.manifest.is_some()), whole);
+        let left = std::fs::read_dir(bench.dir.path().join("images")).unwrap().count();
+        assert_eq!(left, usize::from(whole), "words without an image, after {survived} steps");
+        bench.plug(1, 1);
+        bench.operate(Request::Promote(promotion(1, "web", false))).unwrap();
+        assert_eq!(parent(&mut bench, "web").slot, sample::slot(1));
+    }
+}
+
+#[test]
+fn a_pinned_version_stays_the_default_one_until_it_is_taken_back() {
+    let mut bench = Bench::new(sample::config());
+    bench.plug(1, 1);
+    let default = |image: &str| Request::DefaultImage { image: image.parse().unwrap() };
+    bench.import("debian13", true);
+    let unpublished = bench.import("debian13", false);
+    assert_eq!(bench.operate(default(&unpublished.to_string())).unwrap_err().kind(), Kind::Invalid);
+    bench.operate(default("debian13@1")).unwrap();
+    assert_eq!(bench.menu(1), ["debian13@1"]);
+    bench.import("debian13", true);
+    assert_eq!(bench.menu(1), ["debian13@1"], "a newer one does not change it");
+    // The pin is with the images: a lost state folder does not lose it.
+    let mut bench = Bench::resumed(sample::config(), bench.host, tempfile::tempdir().unwrap());
+    bench.plug(1, 1);
+    assert_eq!(bench.menu(1), ["debian13@1"]);
+    bench.operate(default("debian13@2")).unwrap();
+    let pinned = |bench: &mut Bench| {
+        let views = bench.images().into_iter().filter(|view| view.pinned);
+        views.map(|view| view.image.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (bench.menu(1), pinned(&mut bench)),
+        (vec!["debian13@2".to_owned()], vec!["debian13@2".to_owned()])
+    );
+    let publish = |published| Request::Publish { image: "debian13@2".parse().unwrap(), published };
+    bench.operate(publish(false)).unwrap();
+    bench.operate(publish(true)).unwrap();
+    assert_eq!(
+        (bench.menu(1), pinned(&mut bench)),
+        (vec!["debian13@4".to_owned()], vec![]),
+        "gone with the pin"
+    );
+    bench.operate(default("debian13@1")).unwrap();
+    bench.operate(default("debian13")).unwrap();
+    assert_eq!(bench.menu(1), ["debian13@4"]);
+}
+
+#[test]
+fn spares_follow_the_default_version_and_the_configured_number() {
+    let with_spares = |number| {
+        let mut config = sample::config();
+        config
+            .images
+            .insert(sample::image().name, ImageProfile { spares: number, ..ImageProfile::default() });
+        config
+    };
+    let spares = |bench: &mut Bench| {
+        let views = bench.images().into_iter().filter(|view| view.spares > 0);
+        views.map(|view| (view.image.to_string(), view.spares)).collect::<Vec<_>>()
+    };
+    let are = |image: &str, number: usize| vec![(image.to_owned(), number)];
+    let mut bench = Bench::new(with_spares(3));
+    assert_eq!(spares(&mut bench), are("debian13@1", 3));
+    bench.import("debian13", true);
+    assert_eq!(spares(&mut bench), are("debian13@2", 3), "those of the version before are gone");
+    bench.operate(Request::DefaultImage { image: "debian13@1".parse().unwrap() }).unwrap();
+    assert_eq!(spares(&mut bench), are("debian13@1", 3));
+    *locked(&bench.next_config) = Ok(with_spares(1));
+    bench.watch(WatchEvent::ConfigChanged);
+    bench.settle();
+    assert_eq!(spares(&mut bench), are("debian13@1", 1));
+    let publish = Request::Publish { image: "debian13@1".parse().unwrap(), published: false };
+    bench.operate(publish).unwrap();
+    assert_eq!(spares(&mut bench), are("debian13@2", 1));
+    bench.operate(Request::RemoveImage { image: "debian13@2".parse().unwrap() }).unwrap();
+    assert_eq!(spares(&mut bench), vec![]);
+}
+
+#[test]
+fn an_imports_source_is_in_its_manifest_and_a_password_is_not() {
+    let mut bench = Bench::new(sample::config());
+    let source = "https://me:secret@host/web.qcow2?token=secret".to_owned();
+    let request =
+        ImportRequest { name: "web".parse().unwrap(), source, publish: false, sha256: None, checksum: None };
+    bench.operate(Request::Import(request)).unwrap();
+    let image = id("web@1");
+    bench.host.run(&Step::CreateImage { image: image.clone(), size: Bytes::gib(2) }).unwrap();
+    bench.host.run(&Step::FinishImage { image: image.clone(), published: false }).unwrap();
+    bench.core.handle(Event::Import(image.clone(), false, ImportProgress::Done));
+    bench.settle();
+    let manifest = detail(&mut bench, "web").unwrap().manifest.unwrap();
+    let crate::model::Origin::Import(import) = &manifest.origin else { panic!("not imported") };
+    assert_eq!(import.source, "https://host/web.qcow2");
+    assert!(!String::from_utf8(manifest.to_bytes()).unwrap().contains("secret"));
+    // Lost, it costs its words.
+    let mut bench = Bench::resumed(sample::config(), bench.host, tempfile::tempdir().unwrap());
+    let found = detail(&mut bench, "web").unwrap();
+    assert_eq!((found.view.image, found.manifest), (image, None));
+}

@@ -1,0 +1,125 @@
+//! Images' versions: which is the default one, what is known of one, who depends on it, how many spares it has.
+
+use std::collections::BTreeMap;
+
+use super::{Core, EventKind};
+use crate::{
+    apply::{Subject, Work},
+    control::api::Reply,
+    error::{Error, Kind, Result},
+    model::{ImageId, ImageRef, Manifest, Role, Tag, Volume},
+    observed::Volumes,
+    plan::{self, Step},
+    policy::images,
+    status::{CloneView, ImageDetail},
+};
+
+impl Core {
+    /// Pins the version as its family's default one, or, where none is named, goes back to the newest published one.
+    pub(super) fn operator_default(&mut self, image: &ImageRef) -> Result<Reply> {
+        let id = self.whole_image(image)?;
+        let volumes = self.known_volumes()?;
+        let pinned = image.version.is_some();
+        if pinned && !images::may_be_chosen(volumes, &id) {
+            let text =
+                format!("make '{id}' the default version: it is not published (sheath image publish {id})");
+            return Err(Error::invalid(text));
+        }
+        let steps = pin_steps(volumes, &id, pinned);
+        let text = match pinned {
+            true => format!("'{}' stands for '{id}' until another version is made the default one", id.name),
+            false => format!("'{}' stands for its newest published version", id.name),
+        };
+        if !steps.is_empty() {
+            self.run_steps(Subject::Image(id.clone()), "the operator's wish", steps)?;
+            self.journal.tell_image(EventKind::Image, &id.name, &text);
+        }
+        Ok(Reply::Accepted { message: text })
+    }
+
+    /// Returns the steps that take an image back: a pin on what nobody may choose would only wait for a surprise.
+    pub(super) fn unpin_steps(&self, image: &ImageId) -> Vec<Step> {
+        let found = self.volumes.as_ref().and_then(|all| all.volumes.get(&image.lv_name()));
+        let pinned = found.is_some_and(|volume| matches!(volume.role, Role::Image { pinned: true, .. }));
+        if pinned { vec![tag(image, vec![], vec![Tag::Default])] } else { vec![] }
+    }
+
+    /// Returns everything that is known of one image; how much of the pool it takes is counted where nobody waits.
+    pub(super) fn image_detail(&self, image: &ImageRef) -> Result<ImageDetail> {
+        let id = images::resolve(self.known_volumes()?, image)?;
+        let view = self.images().into_iter().find(|view| view.image == id);
+        let view = view.ok_or_else(|| Error::new(Kind::Missing, format!("find image '{id}': it is gone")))?;
+        let clones = self.clones_of(&id);
+        Ok(ImageDetail { view, manifest: self.manifests.get(&id).cloned(), clones, space_unknown: None })
+    }
+
+    /// Returns whose disks came from the image.
+    pub(super) fn clones_of(&self, image: &ImageId) -> Vec<CloneView> {
+        let volumes = self.volumes.iter().flat_map(|all| all.volumes.values());
+        let disks = volumes.filter_map(|volume| match &volume.role {
+            Role::Disk { id, image: of, blade, slot } if of == image => {
+                Some(CloneView { blade: *blade, slot: *slot, volume: *id })
+            }
+            _ => None,
+        });
+        let mut disks: Vec<_> = disks.collect();
+        disks.sort_by_key(|disk| (disk.slot, disk.blade));
+        disks
+    }
+
+    /// Keeps a manifest. A folder that cannot be written to is told, and keeps nobody from anything.
+    pub(super) fn keep_manifest(&mut self, manifest: Manifest) {
+        let about = format!("manifest of '{}'", manifest.image);
+        match self.manifests.put(manifest) {
+            Ok(()) => self.solve(&about),
+            Err(error) => self.complain(&about, error.chain()),
+        }
+    }
+
+    /// Forgets the manifests of images that are gone. What is being made has its volume later than its words.
+    pub(super) fn forget_manifests(&mut self) {
+        let Some(volumes) = &self.volumes else { return };
+        let imports = &self.imports;
+        let idle = self.awaited.is_empty();
+        let made = |image: &ImageId| imports.get(&image.name).is_some_and(|import| import.image == *image);
+        if idle {
+            self.manifests.keep(|image| volumes.volumes.contains_key(&image.lv_name()) || made(image));
+        }
+    }
+
+    /// Takes away spares that nobody asked for: of versions that are not the default any more, and above the number.
+    pub(super) fn drop_spares(&mut self) {
+        let Some(volumes) = &self.volumes else { return };
+        let number = |image: &ImageId| usize::from(self.config.profile_of(&image.name).spares);
+        let wanted: BTreeMap<ImageId, usize> =
+            images::offered(volumes).into_iter().map(|(image, _)| (image.clone(), number(&image))).collect();
+        let surplus = plan::surplus_spares(volumes, &wanted, &self.wanted());
+        for volume in surplus {
+            let subject = Subject::Leftover(volume);
+            if !self.stuck.contains(&subject) && !self.busy.contains_key(&subject) {
+                let steps = vec![Step::RemoveVolume { volume }];
+                self.submit(subject, "a spare too many", Work::Steps(steps));
+            }
+        }
+    }
+}
+
+/// Returns the steps that pin this version, or none, and take all other pins of the family away.
+///
+/// The new pin comes first: a kill between the two leaves two, of which one counts, and never none.
+fn pin_steps(volumes: &Volumes, id: &ImageId, pin: bool) -> Vec<Step> {
+    let is_pinned = |volume: &Volume| matches!(volume.role, Role::Image { pinned: true, .. });
+    let all: Vec<_> = images::versions(volumes, &id.name).collect();
+    let here = all.iter().any(|(image, volume)| *image == id && is_pinned(volume));
+    let mut steps = vec![];
+    if pin && !here {
+        steps.push(tag(id, vec![Tag::Default], vec![]));
+    }
+    let others = all.iter().filter(|(image, volume)| is_pinned(volume) && !(pin && *image == id));
+    steps.extend(others.map(|(image, _)| tag(image, vec![], vec![Tag::Default])));
+    steps
+}
+
+fn tag(image: &ImageId, add: Vec<Tag>, remove: Vec<Tag>) -> Step {
+    Step::TagImage { image: image.clone(), add, remove }
+}
