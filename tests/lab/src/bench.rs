@@ -8,6 +8,7 @@
 mod engine;
 mod install;
 mod installed;
+mod promote;
 mod report;
 
 use std::path::Path;

@@ -1,9 +1,9 @@
-//! The installed package: a blade's install, a hand edit that is taken back, a start with a thousand targets.
+//! The installed package: a blade's install, its disk as an image, a hand edit that is taken back, a start with a thousand targets.
 
 use std::path::Path;
 
 use super::install::{self, install, release, see_a_blade};
-use super::{Report, engine::part};
+use super::{Report, engine::part, promote};
 use crate::error::Result;
 use crate::payload::Payload;
 use crate::phase::timed;
@@ -18,6 +18,7 @@ pub(super) const NAMES: &[&str] = &[
     "blade.ready.fresh_clone",
     "blade.pool_bytes.fresh",
     "sheathd.rss",
+    promote::NAMES[0],
     DRIFT,
     SCALE[0],
     SCALE[1],
@@ -41,6 +42,13 @@ pub(super) fn run(program: &Path, wanted: &dyn Fn(&[&str]) -> bool, report: &mut
             release(&mut stage)?;
         }
         blade.power_off();
+    }
+    if wanted(promote::NAMES) {
+        // Off before it has a disk: it never logs in.
+        see_a_blade(&mut stage)?.power_off();
+        install(&mut stage)?;
+        promote::run(&mut stage, report)?;
+        release(&mut stage)?;
     }
     if wanted(&SCALE) {
         stage.appliance.ok("systemctl stop sheathd")?;

@@ -97,6 +97,11 @@ const FIGURES: &[(&str, Option<Bar>, &str)] = &[
     ),
     ("blade.ready.fresh_clone", None, "the same, of a fresh clone"),
     ("blade.pool_bytes.fresh", None, "pool space that a fresh disk takes, beside a full copy"),
+    (
+        "image.promote",
+        Some(Bar::Ratio(1.5)),
+        "a blade's disk becomes an image, from the command to its answer; beside a bare `lvcreate -s` of that disk",
+    ),
     ("sheathd.rss", None, "sheathd's resident memory with one blade"),
 ];
 
