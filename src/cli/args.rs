@@ -268,6 +268,10 @@ pub enum ImageVerb {
     /// runs can be taken with --running, as a power cut would leave it. What makes the blade itself (host name, keys,
     /// machine id) is in its disk and comes along: seal the image before others are made from it.
     Promote(PromoteArgs),
+    /// Write an image to a file
+    ///
+    /// The file belongs to whoever calls this, and appears whole or not at all. What is zero takes no space in it.
+    Export(ExportArgs),
     /// Remove an image that no disk came from
     Remove {
         /// The image: NAME@VERSION, or NAME where there is one version only
@@ -354,6 +358,31 @@ pub struct PromoteArgs {
     /// Only show what would be done
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `sheath image export`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ExportArgs {
+    /// The image: NAME for its default version, or NAME@VERSION
+    pub image: ImageRef,
+    /// The file
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// How it is stored
+    #[arg(long, value_name = "FORMAT", default_value = "raw")]
+    pub format: ExportFormat,
+    /// Replace a file that is there
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// How an exported image is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// The disk's bytes; the file is sparse.
+    Raw,
+    /// QEMU's format.
+    Qcow2,
 }
 
 /// What can be done with one session.

@@ -23,6 +23,14 @@ pub trait Ask {
     /// The agent's refusal with its kind, or why it could not be asked.
     fn ask(&self, request: Request) -> Result<Reply>;
 
+    /// Hands over an image's content, piece by piece, and returns its size.
+    ///
+    /// # Errors
+    /// As [`Ask::ask`]; else what `each` says.
+    fn content(&self, image: &ImageRef, _each: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<u64> {
+        Err(Error::new(Kind::Missing, format!("read image '{image}': nobody has its content")))
+    }
+
     /// Hands over the recent events, and with `follow` all that come after, until `each` breaks.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use crate::{
         client::Client,
     },
     error::{Error, Kind, Result},
+    model::ImageRef,
     status::EventView,
 };
 
@@ -30,6 +31,10 @@ struct Socket(PathBuf);
 impl Ask for Socket {
     fn ask(&self, request: Request) -> Result<Reply> {
         Client::new(&self.0)?.ask(&request)
+    }
+
+    fn content(&self, image: &ImageRef, each: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<u64> {
+        Client::new(&self.0)?.content(image, each)
     }
 
     fn events(&self, follow: bool, each: &mut dyn FnMut(EventView) -> ControlFlow<()>) -> Result<()> {

@@ -13,6 +13,7 @@ mod connect;
 mod docs;
 mod donors;
 mod events;
+mod export;
 mod human;
 mod images;
 mod import;
@@ -74,6 +75,7 @@ fn run(session: &mut Session<'_>, command: Command) -> Result<()> {
             ImageVerb::Show { image } => images::show(session, image),
             ImageVerb::Default { image } => images::default(session, image),
             ImageVerb::Promote(promote) => images::promote(session, &promote),
+            ImageVerb::Export(args) => export::export(session, &args),
             ImageVerb::Remove { image, yes } => images::remove(session, image, yes),
             ImageVerb::Check { image } => work::check(session, &image),
             ImageVerb::Cancel { name } => images::cancel(session, name),

@@ -14,7 +14,7 @@ use crate::{
     control::api::{Adopt, ImportRequest, PromoteRequest, Reply, Request},
     error::{Error, Kind, Result},
     host::{self, Counters, DiskCounters, SessionKind, TargetSummary},
-    model::{Bytes, Firmware, Hardware, PoolUsage, Stray, VolumeId},
+    model::{Bytes, Firmware, Hardware, ImageRef, PoolUsage, Stray, VolumeId},
     observed::{Donor, Refusal, RefusalCause},
     plan::Step,
     status::{
@@ -39,6 +39,8 @@ struct Agent {
     asked: RefCell<Vec<Request>>,
     progress: RefCell<Vec<ImportProgress>>,
     works: RefCell<Vec<WorkView>>,
+    /// The content of an image ends too early.
+    cut_off: bool,
 }
 
 impl Ask for Agent {
@@ -63,6 +65,15 @@ impl Ask for Agent {
             }
             _ => Reply::Accepted { message: "accepted".into() },
         })
+    }
+
+    fn content(&self, _: &ImageRef, each: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<u64> {
+        each(0, b"boot")?;
+        each(1 << 20, &[7; 4096])?;
+        match self.cut_off {
+            true => Err(Error::new(Kind::Failed, "read the image's content: it was cut off")),
+            false => Ok(2 << 20),
+        }
     }
 
     fn events(&self, _: bool, each: &mut dyn FnMut(EventView) -> ControlFlow<()>) -> Result<()> {

@@ -27,6 +27,7 @@
 //! | `GET /v1/images/{image}` | [`Request::Image`] | [`Reply::Image`] |
 //! | `POST /v1/images/{image}/default` | [`Request::DefaultImage`] | [`Reply::Accepted`] |
 //! | `POST /v1/promote` | [`Request::Promote`] | [`Reply::Accepted`], or [`Reply::Plan`] for a dry run |
+//! | `GET /v1/images/{image}/content` | – | a stream of [`super::content`] |
 //! | `GET /v1/events` | – | a stream of server-sent events, each an [`EventView`] |
 //!
 //! A refusal is an HTTP status of 4xx or 5xx with a [`Refusal`] as its body.
@@ -272,6 +273,17 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// # Errors
     /// The refusal, told to the client with its kind.
     fn ask(&self, request: Request) -> impl Future<Output = Result<Reply, Error>> + Send;
+
+    /// Returns an image's content, as [`super::content`] writes it down; without an end where it cannot be read to its end.
+    ///
+    /// # Errors
+    /// As [`Backend::ask`].
+    fn content(
+        &self,
+        image: ImageRef,
+    ) -> impl Future<Output = Result<tokio::sync::mpsc::Receiver<Vec<u8>>, Error>> + Send {
+        async move { Err(Error::new(Kind::Missing, format!("read image '{image}': nobody has its content"))) }
+    }
 
     /// Returns the recent events and a receiver for the ones to come.
     fn events(&self) -> (Vec<EventView>, tokio::sync::broadcast::Receiver<EventView>);

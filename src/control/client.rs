@@ -13,15 +13,18 @@ use http_body_util::BodyExt;
 use hyper::{Method, StatusCode, body::Incoming};
 use tokio::{
     runtime::{Builder, Runtime},
+    signal::unix::{SignalKind, signal},
     time::timeout,
 };
 
 use super::{
     api::{Refusal, Reply, Request},
+    content::Pieces,
     unix,
 };
 use crate::{
     error::{Context, Error, Kind, Result},
+    model::ImageRef,
     status::EventView,
 };
 
@@ -70,6 +73,31 @@ impl Client {
         })
     }
 
+    /// Gives each piece of an image's content to `each`, and returns its size.
+    ///
+    /// # Errors
+    /// As [`Client::ask`]; [`Kind::Denied`] when this process is interrupted; else what `each` says.
+    pub fn content(&self, image: &ImageRef, each: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<u64> {
+        let reading = async {
+            let path = format!("/v1/images/{image}/content");
+            let (status, mut body) = unix::send(&self.socket, Method::GET, &path, Vec::new()).await?;
+            if status != StatusCode::OK {
+                return Err(refusal(status, &unix::whole(body, MAX_ANSWER).await?));
+            }
+            let mut pieces = Pieces::default();
+            while let Some(bytes) = next(&mut body).await? {
+                pieces.take(&bytes, each)?;
+            }
+            pieces.finish()
+        };
+        self.runtime.block_on(async {
+            tokio::select! {
+                read = reading => read,
+                () = interruption() => Err(Error::new(Kind::Denied, "interrupted; nothing is left of it")),
+            }
+        })
+    }
+
     /// Gives each event to `each`, the recent ones first, until it breaks off or sheathd stops.
     ///
     /// # Errors
@@ -93,6 +121,15 @@ impl Client {
     }
 }
 
+/// Is ready when somebody wants this process to end: at Ctrl-C, or when it is terminated.
+async fn interruption() {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
 /// Returns the error that sheathd refused with.
 fn refusal(status: StatusCode, bytes: &[u8]) -> Error {
     match serde_json::from_slice(bytes) {
@@ -103,7 +140,7 @@ fn refusal(status: StatusCode, bytes: &[u8]) -> Error {
 
 async fn next(body: &mut Incoming) -> Result<Option<Bytes>> {
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|e| Error::new(Kind::Failed, "follow sheathd's events").because(e))?;
+        let frame = frame.map_err(|e| Error::new(Kind::Failed, "read what sheathd sends").because(e))?;
         if let Ok(bytes) = frame.into_data() {
             return Ok(Some(bytes));
         }

@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod client;
+pub mod content;
 mod route;
 pub mod server;
 pub mod unix;

@@ -8,7 +8,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::{ConnectInfo, DefaultBodyLimit, State, connect_info::Connected, rejection::BytesRejection},
+    extract::{
+        ConnectInfo, DefaultBodyLimit, Path, State, connect_info::Connected, rejection::BytesRejection,
+    },
     http::{Method, Response, StatusCode, Uri},
     response::{
         IntoResponse,
@@ -29,6 +31,7 @@ use tokio::{
 use super::api::{Backend, Refusal, Request};
 use crate::{
     error::{Context, Error, Kind, Result},
+    model::ImageRef,
     status::{EventView, Millis},
 };
 
@@ -47,6 +50,7 @@ pub async fn serve<B: Backend>(
     let (stopping, stopped) = watch::channel(false);
     let router = Router::new()
         .route("/v1/events", get(events::<B>))
+        .route("/v1/images/{image}/content", get(content::<B>))
         .fallback(ask::<B>)
         .method_not_allowed_fallback(ask::<B>)
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -140,6 +144,30 @@ async fn events<B: Backend>(State(door): State<Door<B>>) -> impl IntoResponse {
     let events = stream::iter(backlog).chain(follow(live, last, door.stopped));
     Sse::new(events.map(|event| Event::default().id(event.seq.to_string()).json_data(&event)))
         .keep_alive(KeepAlive::default())
+}
+
+/// Sends an image. It is written down who got it: whatever is in it is out of our hands then.
+async fn content<B: Backend>(
+    State(door): State<Door<B>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    method: Method,
+    uri: Uri,
+    Path(image): Path<String>,
+) -> Response<Body> {
+    let content = match image.parse::<ImageRef>() {
+        Ok(image) => door.backend.content(image).await,
+        Err(e) => Err(e),
+    };
+    note(peer, &method, uri.path(), content.as_ref().err());
+    match content {
+        Ok(pieces) => {
+            let pieces = stream::unfold(pieces, |mut pieces| async move {
+                pieces.recv().await.map(|piece| (Ok::<_, std::convert::Infallible>(piece), pieces))
+            });
+            Body::from_stream(pieces).into_response()
+        }
+        Err(e) => refuse(&e),
+    }
 }
 
 /// Where a stream of live events is.

@@ -19,9 +19,14 @@ use crate::{
         agent::BootBackend,
         wire::{Answer, BootRequest},
     },
-    control::api::{Backend, Reply, Request},
+    control::{
+        api::{Backend, Reply, Request},
+        content::{self, PIECE},
+    },
     error::{Error, Kind, Result},
     host::Host,
+    image::export::Opened,
+    model::{ImageId, ImageRef},
     status::EventView,
 };
 
@@ -36,6 +41,9 @@ pub(super) struct Door {
 
 /// How long the machine may take to answer a question: before the command line gives up, so that it is told why.
 const PATIENCE: Duration = Duration::from_secs(45);
+
+/// How many pieces of an image may wait for whoever reads it: a few megabytes.
+const WAITING: usize = 4;
 
 /// How long the pool's blocks may be counted.
 const COUNTING: Duration = Duration::from_secs(25);
@@ -57,6 +65,15 @@ impl Door {
         Self { events, journal, host }
     }
 
+    /// Returns the line's own answer.
+    async fn ask_line(&self, request: Request) -> Result<Reply> {
+        let (reply, answer) = oneshot::channel();
+        let ending = |_| Error::new(Kind::Busy, "ask the agent: it is ending");
+        self.events.send(Event::Operator(request, reply)).map_err(ending)?;
+        // A place for an answer that is dropped: an earlier question hangs, or the agent is ending.
+        answered(answer, PATIENCE).await?
+    }
+
     /// Adds how much of the pool images take. What cannot be counted in time keeps nobody from seeing the rest.
     async fn with_space(&self, reply: Reply) -> Reply {
         let (host, (told, counted)) = (Arc::clone(&self.host), oneshot::channel());
@@ -68,11 +85,7 @@ impl Door {
 
 impl Backend for Door {
     async fn ask(&self, request: Request) -> Result<Reply> {
-        let (reply, answer) = oneshot::channel();
-        let ending = |_| Error::new(Kind::Busy, "ask the agent: it is ending");
-        self.events.send(Event::Operator(request, reply)).map_err(ending)?;
-        // A place for an answer that is dropped: an earlier question hangs, or the agent is ending.
-        let reply = answered(answer, PATIENCE).await??;
+        let reply = self.ask_line(request).await?;
         if matches!(reply, Reply::Images(_) | Reply::Image(_)) {
             return Ok(self.with_space(reply).await);
         }
@@ -85,8 +98,38 @@ impl Backend for Door {
         answered(counted, PATIENCE).await?
     }
 
+    async fn content(&self, image: ImageRef) -> Result<tokio::sync::mpsc::Receiver<Vec<u8>>> {
+        let Reply::Image(detail) = self.ask_line(Request::Image { image }).await? else {
+            return Err(Error::new(Kind::Failed, "look at the image"));
+        };
+        let (host, (opened, ready)) = (Arc::clone(&self.host), oneshot::channel());
+        let (send, pieces) = tokio::sync::mpsc::channel(WAITING);
+        tokio::task::spawn_blocking(move || send_image(host.as_ref(), &detail.view.image, &send, opened));
+        answered(ready, PATIENCE).await??;
+        Ok(pieces)
+    }
+
     fn events(&self) -> (Vec<EventView>, broadcast::Receiver<EventView>) {
         self.journal.subscribe()
+    }
+}
+
+/// Reads an image to its end, or until nobody listens any more; tells `opened` once it can be read.
+fn send_image(
+    host: &dyn Host,
+    image: &ImageId,
+    send: &tokio::sync::mpsc::Sender<Vec<u8>>,
+    opened: oneshot::Sender<Result<()>>,
+) {
+    let content = match Opened::new(host, image) {
+        Ok(content) => content,
+        Err(error) => return drop(opened.send(Err(error))),
+    };
+    let _ = opened.send(Ok(()));
+    match content.read(PIECE, &mut |at, data| send.blocking_send(content::piece(at, data)).is_ok()) {
+        Ok(size) => drop(send.blocking_send(content::end(size))),
+        Err(error) if error.kind() == Kind::Denied => log::info!("{}", error.chain()),
+        Err(error) => log::warn!("{}", error.chain()),
     }
 }
 

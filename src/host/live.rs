@@ -3,7 +3,7 @@
 //! Nothing is decided here. Each step goes to the room that can make it true; each observation is put together from
 //! the rooms that know a part of it.
 
-use std::{collections::BTreeMap, fs, io::ErrorKind, path::PathBuf, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, fs, fs::File, io::ErrorKind, path::PathBuf, sync::Arc, time::Instant};
 
 use super::{
     Host,
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::Config,
     error::{Error, Result},
-    model::{Chap, Credentials, Difference, Export, Iqn, LvName, PortName, VolumeId},
+    model::{Chap, Credentials, Difference, Export, ImageId, Iqn, LvName, PortName, VolumeId},
     observed::{
         Counters, Donor, LoginFailures, ObservedChassis, ObservedExport, ObservedForeign, Session, Space,
         TargetSummary, Volumes,
@@ -231,5 +231,13 @@ impl Host for Live {
 
     fn space(&self) -> Result<BTreeMap<LvName, Space>> {
         self.lvm.space()
+    }
+
+    fn open_image(&self, image: &ImageId) -> Result<File> {
+        self.lvm.open_image(image)
+    }
+
+    fn close_image(&self, image: &ImageId) {
+        self.lvm.close_image(image);
     }
 }

@@ -25,11 +25,11 @@ pub use crate::observed::{
     SessionKind, Space, TargetSummary, Volumes,
 };
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fs::File, path::PathBuf};
 
 use crate::{
     error::{Error, Kind, Result},
-    model::{Chap, Credentials, Difference, Export, Iqn, LvName, PortName, VolumeId},
+    model::{Chap, Credentials, Difference, Export, ImageId, Iqn, LvName, PortName, VolumeId},
     observed::ObservedChassis,
     plan::{Changed, Step},
 };
@@ -45,7 +45,7 @@ pub trait Host: Send + Sync {
     /// Returns what LIO holds for one blade's disk. Costs the same with 1 or 2,000 blades.
     ///
     /// # Errors
-    /// [`Kind::Missing`](crate::error::Kind::Missing) where configfs or LIO's modules are not there.
+    /// [`Kind::Missing`] where configfs or LIO's modules are not there.
     fn export(&self, target: &Iqn, volume: VolumeId) -> Result<ObservedExport>;
 
     /// Returns the initiator's session with the target: one file read, asked every second of every served blade.
@@ -70,7 +70,7 @@ pub trait Host: Send + Sync {
     /// none.
     ///
     /// # Errors
-    /// [`Kind::Missing`](crate::error::Kind::Missing) where there is no such target,
+    /// [`Kind::Missing`] where there is no such target,
     /// [`Kind::Exists`](crate::error::Kind::Exists) where it is ours.
     fn foreign(&self, target: &Iqn) -> Result<ObservedForeign> {
         Err(Error::new(Kind::Missing, format!("look at target '{target}': there is no such target")))
@@ -123,4 +123,15 @@ pub trait Host: Send + Sync {
     fn space(&self) -> Result<BTreeMap<LvName, Space>> {
         Ok(BTreeMap::new())
     }
+
+    /// Opens a whole image to be read. Its volume is there until [`Host::close_image`].
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] where it does not exist, or has no content on this machine; else what keeps it from being read.
+    fn open_image(&self, image: &ImageId) -> Result<File> {
+        Err(Error::new(Kind::Missing, format!("read image '{image}': this machine has no content of it")))
+    }
+
+    /// Lets an image's volume go to sleep again, unless somebody else reads it.
+    fn close_image(&self, _image: &ImageId) {}
 }

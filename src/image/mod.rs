@@ -21,6 +21,7 @@
 mod answer;
 mod check;
 mod checksum;
+pub mod export;
 mod facts;
 mod fetch;
 mod folder;
@@ -30,6 +31,7 @@ pub mod inside;
 pub mod internal;
 mod nbd;
 mod progress;
+pub mod qcow2;
 mod sandbox;
 mod source;
 mod unpack;

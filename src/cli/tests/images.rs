@@ -1,7 +1,8 @@
 //! Images, as the command line shows them.
 
-use super::{NOW, shown};
+use super::{Agent, NOW, run, shown};
 use crate::{
+    error::{Kind, Result},
     model::{Bytes, Check, Consistency, Firmware, Imported, Manifest, Origin, Parent, VolumeId},
     observed::Space,
     status::{CloneView, ImageDetail, ImageView, ImportProgress, Pace},
@@ -85,4 +86,39 @@ fn an_imported_image_says_where_from_and_an_unknown_one_that_nobody_knows() {
     let text = super::super::images::text(&detail, NOW);
     assert!(text.contains("origin     not known any more\n"), "{text}");
     assert!(text.contains("space      not known: thin_ls is not installed\n"), "{text}");
+}
+
+/// Returns the exported bytes, or the failure, and what is in the folder afterwards.
+fn exported(agent: &Agent, more: &str) -> (Result<Vec<u8>>, usize) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("web.img");
+    let ran = run(agent, &format!("image export debian13@2 {} {more}", file.display()), None);
+    let bytes = ran.result.map(|()| std::fs::read(&file).unwrap());
+    (bytes, std::fs::read_dir(dir.path()).unwrap().count())
+}
+
+#[test]
+fn an_exported_image_is_the_whole_disk_or_no_file_at_all() {
+    let (bytes, files) = exported(&Agent::default(), "");
+    let bytes = bytes.unwrap();
+    assert_eq!((bytes.len(), &bytes[..4], bytes[(1 << 20) + 4095], files), (2 << 20, &b"boot"[..], 7, 1));
+    let (bytes, _) = exported(&Agent::default(), "--format qcow2");
+    assert!(bytes.unwrap().starts_with(b"QFI\xfb\0\0\0\x03"));
+    let (cut, files) = exported(&Agent { cut_off: true, ..Agent::default() }, "");
+    assert_eq!((cut.unwrap_err().kind(), files), (Kind::Failed, 0), "nothing is left behind");
+}
+
+#[test]
+fn a_file_that_is_there_is_replaced_only_by_force() {
+    let there = tempfile::NamedTempFile::new().unwrap();
+    let export = |more: &str| {
+        let words = format!("image export debian13 {} {more}", there.path().display());
+        run(&Agent::default(), &words, None).result
+    };
+    let refused = export("").unwrap_err();
+    assert_eq!(refused.kind(), Kind::Exists);
+    assert!(refused.chain().contains("--force"), "{}", refused.chain());
+    assert_eq!(there.as_file().metadata().unwrap().len(), 0);
+    export("--force").unwrap();
+    assert_eq!(std::fs::metadata(there.path()).unwrap().len(), 2 << 20);
 }

@@ -10,11 +10,11 @@
 //! A finished image is not active: snapshots are made from its metadata alone, and a device that is not there cannot be
 //! scanned, mounted or written to by anybody.
 
-use std::path::PathBuf;
+use std::{fs::File, path::PathBuf};
 
 use super::Lvm;
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Context, Error, Kind, Result},
     model::{Bytes, ImageId, LvName, Tag, VolumeId},
     plan::Changed,
 };
@@ -124,6 +124,29 @@ impl Lvm {
         let tag = &[Tag::Published];
         let (add, remove): (&[Tag], &[Tag]) = if published { (tag, &[]) } else { (&[], tag) };
         turn.retag(&image.lv_name(), add, remove, &[])
+    }
+
+    /// Opens a finished image to be read: its device is there until [`Lvm::close_image`].
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] where it does not exist, [`Kind::Busy`] where it is not finished.
+    pub fn open_image(&self, image: &ImageId) -> Result<File> {
+        let (turn, lv) = (self.turn(), image.lv_name());
+        let row = turn.image(image)?;
+        if row.tags().contains(&Tag::Making) {
+            return Err(Error::new(Kind::Busy, format!("image '{image}' is still being made")));
+        }
+        if !row.active() {
+            turn.activate(&lv)?;
+        }
+        let device = self.device(&lv);
+        File::open(&device).attempt(|| format!("open '{}'", device.display()))
+    }
+
+    /// Takes an image's device away, unless somebody reads it.
+    pub fn close_image(&self, image: &ImageId) {
+        // One that stays is read-only and taken away by whoever reads it last.
+        let _ = self.turn().run("lvchange", ["--activate", "n", &self.path(&image.lv_name())]);
     }
 
     /// Removes the image, finished or not. Clones of it keep their content: a thin snapshot needs no origin.
