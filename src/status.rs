@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{
-        BladeId, Bytes, Checkup, Hardware, ImageId, ImageName, Mac, Manifest, PoolUsage, PortName, Slot,
-        VolumeId,
+        BladeId, Bytes, Checkup, Hardware, ImageId, ImageName, Mac, Manifest, PoolUsage, PortName, Sealing,
+        Slot, VolumeId,
     },
     observed::{Counters, Donor, Refusal, Session, Space, TargetSummary},
     plan::Step,
@@ -378,12 +378,20 @@ pub struct RefusedLogin {
 pub enum Task {
     /// Look what is missing for it to boot over iSCSI.
     Check,
+    /// Make a version of it that any blade can have.
+    Seal {
+        /// Only say what would be changed.
+        #[serde(default)]
+        dry_run: bool,
+    },
 }
 
 impl std::fmt::Display for Task {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Check => "check",
+            Self::Seal { dry_run: false } => "seal",
+            Self::Seal { dry_run: true } => "preview of a seal",
         })
     }
 }
@@ -436,4 +444,6 @@ pub enum WorkProgress {
 pub enum WorkResult {
     /// Of [`Task::Check`].
     Checkup(Checkup),
+    /// Of [`Task::Seal`].
+    Sealing(Sealing),
 }

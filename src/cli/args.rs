@@ -295,6 +295,20 @@ pub enum ImageVerb {
         /// The image
         name: ImageName,
     },
+    /// Make a version of an image that any blade can have
+    ///
+    /// Another machine's identity is removed (machine id, SSH host keys, leases, random seeds, cloud-init's memory, interface
+    /// names); the initiator's name comes from the firmware, the boot NIC stays up until the end, the initramfs logs in over
+    /// iSCSI, the boot loader goes where UEFI looks. What was changed is listed. The image itself stays as it is: the result
+    /// is its next version, not published. An image that lacks nothing gets none.
+    Seal {
+        /// The image: NAME for its default version, or NAME@VERSION
+        #[arg(value_name = "IMAGE")]
+        image: ImageRef,
+        /// List what would be changed, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 /// `sheath image import`.

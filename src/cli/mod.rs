@@ -79,6 +79,7 @@ fn run(session: &mut Session<'_>, command: Command) -> Result<()> {
             ImageVerb::Remove { image, yes } => images::remove(session, image, yes),
             ImageVerb::Check { image } => work::check(session, &image),
             ImageVerb::Cancel { name } => images::cancel(session, name),
+            ImageVerb::Seal { image, dry_run } => work::seal(session, &image, dry_run),
         },
         Command::Targets => targets::list(session),
         Command::Sessions => sessions::list(session),

@@ -5,18 +5,20 @@
 use super::{
     ask, human,
     session::Session,
-    table::{BAD, FAINT, GOOD, Table, WAITS},
+    table::{BAD, FAINT, GOOD, PLAIN, Table, WAITS},
 };
 use crate::{
     control::api::Request,
     error::{Error, Kind, Result},
-    model::{Checkup, Finding, ImageRef, Judgement},
+    model::{Change, Checkup, Finding, ImageRef, Judgement, Sealing},
     status::{Task, WorkProgress, WorkResult, WorkView},
 };
 
 /// Looks what an image lacks.
 pub(super) fn check(session: &mut Session<'_>, image: &ImageRef) -> Result<()> {
-    let WorkResult::Checkup(checkup) = carry_out(session, image, Task::Check)?;
+    let WorkResult::Checkup(checkup) = carry_out(session, image, Task::Check)? else {
+        return Err(another());
+    };
     session.answer(&checkup, |checkup, session| shown(image, checkup, session))?;
     if checkup.is_clean() {
         return Ok(());
@@ -24,6 +26,39 @@ pub(super) fn check(session: &mut Session<'_>, image: &ImageRef) -> Result<()> {
     let bad = checkup.findings.iter().filter(|finding| finding.judgement.is_bad()).count();
     let things = if bad == 1 { "thing" } else { "things" };
     Err(Error::new(Kind::Failed, format!("image '{image}' is not ready: {bad} {things} to mend")))
+}
+
+/// Makes a version that any blade can have.
+pub(super) fn seal(session: &mut Session<'_>, image: &ImageRef, dry_run: bool) -> Result<()> {
+    let WorkResult::Sealing(sealing) = carry_out(session, image, Task::Seal { dry_run })? else {
+        return Err(another());
+    };
+    session.answer(&sealing, |sealing, session| sealed(image, sealing, session))
+}
+
+/// Returns the error for a result of another task: agent and command line are not of the same version.
+fn another() -> Error {
+    Error::new(Kind::Failed, "read the agent's answer: it is of another task")
+}
+
+/// Returns a sealing for people: what was changed, and what is still to be mended.
+fn sealed(image: &ImageRef, sealing: &Sealing, session: &Session<'_>) -> String {
+    let mut table = Table::new(&["ABOUT", "CHANGE"]);
+    for Change { about, text } in &sealing.changes {
+        table.row(PLAIN, [about.clone(), text.clone()]);
+    }
+    let mut text = if sealing.changes.is_empty() { String::new() } else { session.table(&table) + "\n" };
+    text += &match (&sealing.image, sealing.changes.is_empty()) {
+        (Some(made), _) => format!("image '{made}' is made, not published (sheath image publish {made})\n"),
+        (None, true) => format!("image '{image}' needs no change\n"),
+        (None, false) => "nothing was changed\n".to_owned(),
+    };
+    let findings = sealing.checkup.iter().flat_map(|checkup| &checkup.findings);
+    for finding in findings.filter(|finding| finding.judgement.is_bad()) {
+        text +=
+            &format!("still to be mended: {}: {}\n", human::tame(&finding.about), human::tame(&finding.text));
+    }
+    text
 }
 
 /// Orders the work, waits for its end, and returns what came of it.

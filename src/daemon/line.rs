@@ -178,7 +178,7 @@ impl Works {
     /// Starts a work on an image, on a thread of its own: it lasts minutes.
     fn start(&self, order: WorkOrder) {
         let (live, events) = (self.live.clone(), self.events.clone());
-        let WorkOrder { image, task, volume } = order;
+        let WorkOrder { image, task, volume, next } = order;
         let work =
             Work { image: image.clone(), volume, folder: self.folder.clone(), watermark: self.watermark };
         std::thread::spawn(move || {
@@ -186,6 +186,9 @@ impl Works {
             let mut phase = |phase: &str| tell(WorkNews::Phase(phase.to_owned()));
             let result = match task {
                 Task::Check => work.check(live.lvm(), &mut phase).map(WorkResult::Checkup),
+                Task::Seal { .. } => {
+                    work.seal(live.lvm(), next.as_ref(), &mut phase).map(WorkResult::Sealing)
+                }
             };
             tell(WorkNews::Ended(result));
         });

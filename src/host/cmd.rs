@@ -67,10 +67,14 @@ pub enum Tool {
     Dmsetup,
     /// Counts the thin pool's blocks.
     ThinLs,
+    /// Makes an initramfs of initramfs-tools anew: the image's own, run in the workshop alone.
+    UpdateInitramfs,
+    /// Makes an initramfs of dracut anew: the image's own, run in the workshop alone.
+    Dracut,
 }
 
 /// Tool, path, Debian package.
-const TOOLS: [(Tool, &str, &str); 21] = [
+const TOOLS: [(Tool, &str, &str); 23] = [
     (Tool::Lvm, "/usr/sbin/lvm", "lvm2"),
     (Tool::Systemctl, "/usr/bin/systemctl", "systemd"),
     (Tool::SystemdRun, "/usr/bin/systemd-run", "systemd"),
@@ -92,6 +96,8 @@ const TOOLS: [(Tool, &str, &str); 21] = [
     (Tool::Bzip2, "/usr/bin/bzip2", "bzip2"),
     (Tool::Dmsetup, "/usr/sbin/dmsetup", "dmsetup"),
     (Tool::ThinLs, "/usr/sbin/thin_ls", "thin-provisioning-tools"),
+    (Tool::UpdateInitramfs, "/usr/sbin/update-initramfs", "initramfs-tools"),
+    (Tool::Dracut, "/usr/bin/dracut", "dracut"),
 ];
 
 impl Tool {

@@ -9,7 +9,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::facts::Facts;
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    model::Change,
+};
 
 /// The word of the kernel's command line that says what the workshop is for.
 const WORD: &str = "sheath.role=";
@@ -21,6 +24,11 @@ const LONGEST: usize = 1 << 20;
 pub(super) enum Role {
     /// Look into an image.
     Check,
+    /// Make it one that any blade can have, or say what that would change.
+    Seal {
+        /// Only say it.
+        dry_run: bool,
+    },
 }
 
 impl Role {
@@ -43,6 +51,8 @@ impl Role {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Check => "check",
+            Self::Seal { dry_run: false } => "seal",
+            Self::Seal { dry_run: true } => "seal-preview",
         }
     }
 }
@@ -53,6 +63,8 @@ impl FromStr for Role {
     fn from_str(text: &str) -> Result<Self> {
         match text {
             "check" => Ok(Self::Check),
+            "seal" => Ok(Self::Seal { dry_run: false }),
+            "seal-preview" => Ok(Self::Seal { dry_run: true }),
             other => Err(Error::invalid(format!("the workshop has no role '{}'", other.escape_debug()))),
         }
     }
@@ -69,6 +81,11 @@ pub(super) enum Line {
     },
     /// What was found.
     Facts(Box<Facts>),
+    /// What is changed.
+    Changes {
+        /// One by one.
+        changes: Vec<Change>,
+    },
     /// It did not work.
     Failed {
         /// The error's chain.
@@ -123,8 +140,10 @@ mod tests {
 
     #[test]
     fn a_role_survives_the_command_line() {
-        let cmdline = format!("console=ttyS0 quiet {} -- internal-workshop", Role::Check.word());
-        assert_eq!(Role::of_cmdline(&cmdline).unwrap(), Role::Check);
+        for role in [Role::Check, Role::Seal { dry_run: true }, Role::Seal { dry_run: false }] {
+            let cmdline = format!("console=ttyS0 quiet {} -- internal-workshop", role.word());
+            assert_eq!(Role::of_cmdline(&cmdline).unwrap(), role);
+        }
         assert_eq!(Role::of_cmdline("quiet").unwrap_err().kind(), Kind::Missing);
         assert_eq!(Role::of_cmdline("sheath.role=dance").unwrap_err().kind(), Kind::Invalid);
     }

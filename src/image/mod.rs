@@ -33,6 +33,7 @@ mod nbd;
 mod progress;
 pub mod qcow2;
 mod sandbox;
+mod seal;
 mod source;
 mod unpack;
 mod watch;

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     host::{cmd::Tool, lvm::Lvm},
-    model::{Checkup, ImageId, Tag, VolumeId},
+    model::{Change, Checkup, ImageId, Sealing, Tag, VolumeId},
     plan::admit,
 };
 
@@ -39,29 +39,54 @@ impl Work {
     /// [`Kind::Missing`] where the image or a tool is not there, [`Kind::Full`] above the pool's watermark; else what
     /// failed.
     pub fn check(&self, lvm: &Lvm, phase: &mut dyn FnMut(&str)) -> Result<Checkup> {
-        let facts = self.facts(lvm, phase);
-        let facts = facts.map_err(|e| e.while_doing(format!("check image '{}'", self.image)))?;
+        let told = self.in_guest(lvm, Role::Check, phase, |_, told| told.facts());
+        let facts = told.map_err(|e| e.while_doing(format!("check image '{}'", self.image)))?;
         Ok(check::judge(&facts))
     }
 
-    fn facts(&self, lvm: &Lvm, phase: &mut dyn FnMut(&str)) -> Result<Facts> {
+    /// Makes the image's next version one that any blade can have; without a `next`, only says what would be changed. An
+    /// image with nothing to change gets no version. Nothing is left of one that is not whole.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] for what the sealer cannot mend; else as [`Work::check`].
+    pub fn seal(&self, lvm: &Lvm, next: Option<&ImageId>, phase: &mut dyn FnMut(&str)) -> Result<Sealing> {
+        let role = Role::Seal { dry_run: next.is_none() };
+        let done = self.in_guest(lvm, role, phase, |clone, told| {
+            let checkup = check::judge(&told.facts()?);
+            let changes = told.changes;
+            match next.filter(|_| !changes.is_empty()) {
+                Some(next) => {
+                    clone.keep_as(next)?;
+                    Ok(Sealing { changes, image: Some(next.clone()), checkup: Some(checkup) })
+                }
+                // What it would be like is not known: nothing was changed.
+                None => Ok(Sealing { checkup: changes.is_empty().then_some(checkup), changes, image: None }),
+            }
+        });
+        done.map_err(|e| e.while_doing(format!("seal image '{}'", self.image)))
+    }
+
+    /// Has a guest do the role's work on a clone; `then` makes of both what is wanted, before the clone is gone.
+    fn in_guest<T>(
+        &self,
+        lvm: &Lvm,
+        role: Role,
+        phase: &mut dyn FnMut(&str),
+        then: impl FnOnce(&Clone<'_>, Told) -> Result<T>,
+    ) -> Result<T> {
         let workshop = self.workshop(phase)?;
         let clone = Clone::make(self, lvm)?;
-        let mut facts = None;
         phase("starting the guest");
-        let guest = Guest {
-            image: &self.image,
-            role: Role::Check,
-            workshop: &workshop,
-            device: &clone.device,
-            folder: &self.folder,
-        };
+        let (image, device, folder) = (&self.image, &clone.device, &self.folder);
+        let guest = Guest { image, role, workshop: &workshop, device, folder };
+        let mut told = Told::default();
         guest.run(&mut |line| match line {
             Line::Phase { name } => phase(&name),
-            Line::Facts(found) => facts = Some(*found),
+            Line::Facts(found) => told.facts = Some(*found),
+            Line::Changes { changes } => told.changes = changes,
             Line::Failed { .. } | Line::Done => {}
         })?;
-        facts.ok_or_else(|| Error::new(Kind::Failed, "the guest has told no facts"))
+        then(&clone, told)
     }
 
     /// Returns the workshop; the first work after a kernel's upgrade makes it.
@@ -72,6 +97,19 @@ impl Work {
         }
         phase("making the workshop");
         Workshop::make(&self.folder)
+    }
+}
+
+/// What a guest has told.
+#[derive(Debug, Default)]
+struct Told {
+    facts: Option<Facts>,
+    changes: Vec<Change>,
+}
+
+impl Told {
+    fn facts(&self) -> Result<Facts> {
+        self.facts.clone().ok_or_else(|| Error::new(Kind::Failed, "the guest has told no facts"))
     }
 }
 
@@ -91,6 +129,17 @@ impl<'a> Clone<'a> {
         let size = volumes.volumes.get(&image.lv_name()).ok_or_else(none)?.size;
         lvm.clone(volume, image, size, &[Tag::Making, Tag::Image(image.clone())])?;
         Ok(Self { lvm, volume, device: lvm.device(&volume.lv_name()) })
+    }
+}
+
+impl Clone<'_> {
+    /// Makes the clone, as it is now, an image that is not published.
+    fn keep_as(&self, image: &ImageId) -> Result<()> {
+        self.lvm.promote(image, self.volume)?;
+        self.lvm.finish_image(image, false).map(drop).inspect_err(|_| {
+            // Should this fail too, the tag says that it is half-made, and the agent takes it away.
+            let _ = self.lvm.remove_image(image);
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Firmware;
+use super::{Firmware, ImageId};
 
 /// How one thing is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -65,4 +65,26 @@ impl Checkup {
     pub fn is_clean(&self) -> bool {
         !self.findings.iter().any(|finding| finding.judgement.is_bad())
     }
+}
+
+/// One thing that was, or would be, changed in an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// What it is about: the same word as a finding has.
+    pub about: String,
+    /// What was changed, for people.
+    pub text: String,
+}
+
+/// What `sheath image seal` has done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealing {
+    /// What was changed, or would be.
+    pub changes: Vec<Change>,
+    /// The version that was made; `None` where nothing was to be changed, and for a dry run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageId>,
+    /// How the image is then; `None` for a dry run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkup: Option<Checkup>,
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    model::{Checkup, Finding, Judgement},
+    model::{Change, Checkup, Finding, Judgement, Sealing},
     status::{Phase, Task, WorkProgress, WorkResult, WorkView},
 };
 
@@ -56,7 +56,7 @@ fn a_clean_check_succeeds_and_its_json_is_the_apis_type() {
     ran.result.unwrap();
     assert_eq!(ran.err, "");
     let WorkProgress::Done { result } = clean.progress else { panic!("it is done") };
-    let WorkResult::Checkup(checkup) = *result;
+    let WorkResult::Checkup(checkup) = *result else { panic!("a checkup") };
     assert_eq!(serde_json::from_str::<Checkup>(&ran.out).unwrap(), checkup);
 }
 
@@ -69,4 +69,28 @@ fn a_failed_work_fails_with_the_kind_that_the_agent_says() {
         (error.kind(), error.chain().as_str()),
         (Kind::Missing, "there is no '/usr/sbin/mkinitramfs'")
     );
+}
+
+#[test]
+fn a_seal_lists_its_changes_and_names_the_version_that_it_made() {
+    let change = Change { about: "machine-id".into(), text: "/etc/machine-id emptied".into() };
+    let findings =
+        vec![finding("fstab", Judgement::Wrong, "disks by their place: /dev/sda2 /boot/efi", Some("x"))];
+    let checkup = Checkup { system: None, kernel: None, bios: true, uefi: true, findings };
+    let done = |changes: &[Change], image: Option<&str>, checkup: Option<Checkup>| {
+        let (changes, image) = (changes.to_vec(), image.map(|image| image.parse().unwrap()));
+        let result = WorkResult::Sealing(Sealing { changes, image, checkup });
+        let view = view(&["sealing"], WorkProgress::Done { result: Box::new(result) });
+        WorkView { task: Task::Seal { dry_run: false }, ..view }
+    };
+    let shown = |words: &str, work: WorkView| {
+        let ran = run(&agent(vec![work]), words, None);
+        ran.result.unwrap();
+        ran.out
+    };
+    let sealed =
+        shown("image seal debian13", done(std::slice::from_ref(&change), Some("debian13@4"), Some(checkup)));
+    let preview = shown("image seal debian13 --dry-run", done(&[change], None, None));
+    let again = shown("image seal debian13@4", done(&[], None, None));
+    insta::assert_snapshot!(format!("{sealed}--\n{preview}--\n{again}"));
 }

@@ -54,6 +54,12 @@ impl Core {
                 format!("import image '{name}': a version of it is being imported"),
             ));
         }
+        if self.is_being_made(&name) {
+            return Err(Error::new(
+                Kind::Busy,
+                format!("import image '{name}': a version of it is being sealed"),
+            ));
+        }
         let image = policy::images::next_version(self.known_volumes()?, &name)?;
         self.journal.tell_image(EventKind::Image, &name, &format!("import of image '{image}' begins"));
         self.begin_import(image.clone(), request);

@@ -359,7 +359,8 @@ impl Core {
             self.imports.get(&image.name).is_some_and(|import| import.is_running() && import.image == *image)
         };
         let is_stuck = |image: &ImageId| self.stuck.contains(&Subject::Image(image.clone()));
-        images.filter(|image| !is_imported(image) && !is_stuck(image)).collect()
+        let is_sealed = |image: &ImageId| self.works.values().any(|work| work.makes() == Some(image));
+        images.filter(|image| !is_imported(image) && !is_sealed(image) && !is_stuck(image)).collect()
     }
 
     fn lacks_spare(&self, volumes: &Volumes, image: &ImageId) -> bool {

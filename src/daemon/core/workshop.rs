@@ -7,7 +7,8 @@ use super::{Core, EventKind};
 use crate::{
     control::api::Reply,
     error::{Error, Kind, Result},
-    model::{ImageId, ImageRef, VolumeId},
+    model::{ImageId, ImageName, ImageRef, Sealing, VolumeId},
+    policy,
     status::{Phase, Task, WorkProgress, WorkResult, WorkView},
 };
 
@@ -20,6 +21,8 @@ pub struct WorkOrder {
     pub task: Task,
     /// The id for its clone.
     pub volume: VolumeId,
+    /// What a version that comes of it is called.
+    pub next: Option<ImageId>,
 }
 
 /// How a work goes on.
@@ -36,12 +39,18 @@ pub enum WorkNews {
 pub(super) struct Work {
     view: WorkView,
     volume: VolumeId,
+    next: Option<ImageId>,
 }
 
 impl Work {
     /// Returns the clone that it needs, while it runs.
     pub(super) fn volume(&self) -> Option<VolumeId> {
         self.is_running().then_some(self.volume)
+    }
+
+    /// Returns the image that it makes, while it runs.
+    pub(super) fn makes(&self) -> Option<&ImageId> {
+        self.next.as_ref().filter(|_| self.is_running())
     }
 
     fn is_running(&self) -> bool {
@@ -56,13 +65,34 @@ impl Core {
             let text = format!("{task} image '{image}': there is a {} of it under way", work.view.task);
             return Err(Error::new(Kind::Busy, text));
         }
+        let next = match task {
+            Task::Seal { dry_run: false } => Some(self.next_sealed(&image.name)?),
+            Task::Check | Task::Seal { dry_run: true } => None,
+        };
         let (begun, volume) = (self.now(), VolumeId((self.outside.fresh)()));
         let view = WorkView { task, begun, phases: vec![], progress: WorkProgress::Running };
-        self.works.insert(image.clone(), Work { view, volume });
+        self.works.insert(image.clone(), Work { view, volume, next: next.clone() });
         self.journal.tell_image(EventKind::Image, &image.name, &format!("{task} of image '{image}' begins"));
         let message = format!("image '{image}': {task} begins");
-        (self.outside.work)(WorkOrder { image, task, volume });
+        (self.outside.work)(WorkOrder { image, task, volume, next });
         Ok(Reply::Accepted { message })
+    }
+
+    /// Returns the version that a seal makes: nobody else may be about to make it.
+    fn next_sealed(&self, name: &ImageName) -> Result<ImageId> {
+        let import = self.imports.get(name).is_some_and(|import| import.is_running());
+        if import || self.is_being_made(name) {
+            return Err(Error::new(
+                Kind::Busy,
+                format!("seal image '{name}': a version of it is being made"),
+            ));
+        }
+        policy::images::next_version(self.known_volumes()?, name)
+    }
+
+    /// Returns whether a work makes a version of this family.
+    pub(super) fn is_being_made(&self, name: &ImageName) -> bool {
+        self.works.values().filter_map(Work::makes).any(|image| image.name == *name)
     }
 
     pub(super) fn work_view(&self, image: &ImageRef) -> Result<Reply> {
@@ -121,6 +151,12 @@ fn told(result: &WorkResult) -> String {
             let bad = checkup.findings.iter().filter(|finding| finding.judgement.is_bad()).count();
             let boots = |does: bool| if does { "boots" } else { "does not boot" };
             format!("{bad} things to mend, BIOS {}, UEFI {}", boots(checkup.bios), boots(checkup.uefi))
+        }
+        WorkResult::Sealing(Sealing { changes, image: Some(image), .. }) => {
+            format!("{} changes, it is '{image}' now", changes.len())
+        }
+        WorkResult::Sealing(Sealing { changes, image: None, .. }) => {
+            format!("{} changes to make, none made", changes.len())
         }
     }
 }

@@ -11,6 +11,8 @@ use crate::image::facts::{Boot, Partition};
 
 /// The types of the two partitions that firmware starts from, as the UEFI specification and GRUB have them.
 pub(super) const ESP: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
+/// Where firmware and iPXE look by themselves.
+pub(super) const ESP_LOADER: &str = "EFI/BOOT/BOOTX64.EFI";
 const BIOS_BOOT: &str = "21686148-6449-6e6f-744e-656564454649";
 /// Words in GRUB's `boot.img` and in the first sector of its core image.
 const GRUB: &[u8] = b"GRUB";

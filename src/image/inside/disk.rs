@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount, umount2};
 
 use super::{
     boot::ESP,
@@ -29,6 +29,8 @@ const ROOT: &str = "/mnt";
 const ESP_AT: &str = "/esp";
 /// File systems that a root may be on.
 const ROOTS: [&str; 5] = ["ext4", "ext3", "ext2", "xfs", "btrfs"];
+/// What may be mounted below the root, innermost first.
+const BELOW: [&str; 9] = ["boot/efi", "efi", "boot", "var/tmp", "tmp", "run", "proc", "sys", "dev"];
 /// Longest time for one look at a partition.
 const LOOK: Duration = Duration::from_secs(120);
 
@@ -116,7 +118,7 @@ impl Disk {
             {
                 return Ok(Some((found.fact.number, at)));
             }
-            nix::mount::umount(&at).attempt(|| format!("unmount '{}'", found.device.display()))?;
+            umount(&at).attempt(|| format!("unmount '{}'", found.device.display()))?;
         }
         Ok(None)
     }
@@ -133,6 +135,26 @@ impl Disk {
             if let Some(found) = self.partitions.iter().find(|found| found.names.contains(&what)) {
                 mount_at(found, &root.join(&place[1..]), writable)?;
             }
+        }
+        Ok(())
+    }
+}
+
+impl Mounted {
+    /// Unmounts everything that belongs to the image, so that it is whole on its disk.
+    ///
+    /// # Errors
+    /// A file system that can neither be unmounted nor be made read-only: somebody still writes to it.
+    pub(super) fn release(&self) -> Result<()> {
+        let root = self.root.as_ref().map(|(_, root)| root);
+        for place in root.into_iter().flat_map(|root| BELOW.iter().map(move |place| root.join(place))) {
+            let _ = umount2(&place, MntFlags::MNT_DETACH);
+        }
+        for at in [self.esp.as_ref(), root].into_iter().flatten() {
+            let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+            umount(at)
+                .or_else(|_| mount(None::<&str>, at, None::<&str>, read_only, None::<&str>))
+                .attempt(|| format!("unmount '{}'", at.display()))?;
         }
         Ok(())
     }

@@ -3,7 +3,8 @@
 //! ```text
 //! kernel ─► this program ─► modules ─► role (kernel's command line) ─► answer (second serial port) ─► restart
 //!                                        │                                                        (QEMU ends)
-//!                                        └ check: find the disk, mount it read-only, gather facts
+//!                                        ├ check: find the disk, mount it read-only, gather facts
+//!                                        └ seal: mount it, gather facts, plan, change, gather facts
 //! ```
 //!
 //! It runs in a guest that is thrown away, on a clone that nobody else has. `workshop` makes that guest; `answer` has the
@@ -13,6 +14,7 @@ mod boot;
 pub(super) mod disk;
 mod identity;
 mod initramfs;
+mod seal;
 mod system;
 mod tree;
 
@@ -33,7 +35,8 @@ use nix::{
 use self::disk::Disk;
 use super::{
     answer::{Line, Role},
-    facts::Facts,
+    facts::{Facts, Kernel},
+    seal::{Act, plan},
 };
 use crate::{
     error::{Context, Result},
@@ -95,15 +98,62 @@ fn load(modules: &[&str]) {
 fn work(port: &mut File) -> Result<()> {
     let cmdline = fs::read_to_string("/proc/cmdline").attempt(|| "read '/proc/cmdline'".into())?;
     match Role::of_cmdline(&cmdline)? {
-        Role::Check => {
-            tell(port, &phase("mounting"))?;
-            let disk = Disk::find()?;
-            let mounted = disk.mount(false)?;
-            tell(port, &phase("looking"))?;
-            let facts = gather(&disk, &mounted)?;
-            tell(port, &Line::Facts(Box::new(facts)))
+        Role::Check => check(port),
+        Role::Seal { dry_run } => seal(port, dry_run),
+    }
+}
+
+fn check(port: &mut File) -> Result<()> {
+    tell(port, &phase("mounting"))?;
+    let disk = Disk::find()?;
+    let mounted = disk.mount(false)?;
+    tell(port, &phase("looking"))?;
+    prepare_inside(&mounted, false)?;
+    let facts = gather(&disk, &mounted, None)?;
+    tell(port, &Line::Facts(Box::new(facts)))
+}
+
+fn seal(port: &mut File, dry_run: bool) -> Result<()> {
+    tell(port, &phase("mounting"))?;
+    let disk = Disk::find()?;
+    let mounted = disk.mount(!dry_run)?;
+    tell(port, &phase("looking"))?;
+    prepare_inside(&mounted, !dry_run)?;
+    let before = gather(&disk, &mounted, None)?;
+    let acts = plan(&before)?;
+    tell(port, &Line::Changes { changes: acts.iter().map(Act::shown).collect() })?;
+    if dry_run || acts.is_empty() {
+        return tell(port, &Line::Facts(Box::new(before)));
+    }
+    change(port, &mounted, &acts)?;
+    tell(port, &phase("looking again"))?;
+    let remade = acts.iter().any(|act| matches!(act, Act::Initramfs(_)));
+    // Listing an initramfs takes long where the processor is emulated: one that was not made anew is as it was.
+    let kernels = (!remade).then_some(before.kernels);
+    let after = gather(&disk, &mounted, kernels)?;
+    mounted.release()?;
+    tell(port, &Line::Facts(Box::new(after)))
+}
+
+/// Makes the changes, in their order.
+fn change(port: &mut File, mounted: &disk::Mounted, acts: &[Act]) -> Result<()> {
+    tell(port, &phase("sealing"))?;
+    for act in acts {
+        match (act, &mounted.esp, &mounted.root) {
+            (Act::RemovableLoader { from }, Some(esp), _) => seal::copy_loader(esp, from)?,
+            (_, _, Some((_, root))) => {
+                if matches!(act, Act::Initramfs(_)) {
+                    tell(port, &phase("making the initramfs anew"))?;
+                }
+                let inside = Inside::enter(root)?;
+                let done = seal::apply(Path::new("/"), act);
+                inside.leave()?;
+                done.map_err(|e| e.while_doing(act.to_string()))?;
+            }
+            _ => {}
         }
     }
+    Ok(())
 }
 
 fn phase(name: &str) -> Line {
@@ -115,7 +165,9 @@ fn tell(port: &mut File, line: &Line) -> Result<()> {
 }
 
 /// Returns everything that is to be known of the mounted disk.
-fn gather(disk: &Disk, mounted: &disk::Mounted) -> Result<Facts> {
+///
+/// `kernels` are those of an earlier look, where they are known to be the same.
+fn gather(disk: &Disk, mounted: &disk::Mounted, kernels: Option<Vec<Kernel>>) -> Result<Facts> {
     let partitions = disk.partitions();
     let mut facts = Facts {
         boot: boot::facts(disk.device(), &partitions, mounted.esp.as_deref()),
@@ -126,7 +178,10 @@ fn gather(disk: &Disk, mounted: &disk::Mounted) -> Result<Facts> {
         facts.root = Some(*number);
         let inside = Inside::enter(root)?;
         look(Path::new("/"), &mut facts);
-        initramfs::look(&mut facts);
+        match kernels {
+            Some(kernels) => facts.kernels = kernels,
+            None => initramfs::look(&mut facts),
+        }
         inside.leave()?;
     }
     Ok(facts)
@@ -139,28 +194,37 @@ fn look(root: &Path, facts: &mut Facts) {
     facts.identity = identity::facts(root);
 }
 
+/// Gives the image's tree what programs in it take for granted. A tree that may be written to keeps its own large places
+/// for temporary files: memory is scarce here.
+fn prepare_inside(mounted: &disk::Mounted, writable: bool) -> Result<()> {
+    let Some((_, root)) = &mounted.root else { return Ok(()) };
+    let none = None::<&str>;
+    let places = ["tmp", "run", "var/tmp"];
+    for place in &places[..if writable { 2 } else { 3 }] {
+        let at = root.join(place);
+        if at.is_dir() && !at.is_symlink() {
+            mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), none)
+                .attempt(|| format!("mount '{}'", at.display()))?;
+        }
+    }
+    for place in ["proc", "sys", "dev"] {
+        let (from, at) = (Path::new("/").join(place), root.join(place));
+        if at.is_dir() && !at.is_symlink() {
+            mount(Some(&from), &at, none, MsFlags::MS_BIND, none)
+                .attempt(|| format!("mount '{}'", at.display()))?;
+        }
+    }
+    Ok(())
+}
+
 /// This process with the image's tree as its root: links lead where they would lead there, and programs are the image's.
 struct Inside {
     outside: File,
 }
 
 impl Inside {
-    /// Goes in. Places for temporary files are made: the image itself may be read-only.
+    /// Goes in.
     fn enter(root: &Path) -> Result<Self> {
-        for place in ["tmp", "var/tmp", "run"] {
-            let at = root.join(place);
-            if at.is_dir() && !at.is_symlink() {
-                mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), None::<&str>)
-                    .attempt(|| format!("mount '{}'", at.display()))?;
-            }
-        }
-        for place in ["proc", "sys", "dev"] {
-            let (from, at) = (Path::new("/").join(place), root.join(place));
-            if at.is_dir() && !at.is_symlink() {
-                mount(Some(&from), &at, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-                    .attempt(|| format!("mount '{}'", at.display()))?;
-            }
-        }
         let outside = File::open("/").attempt(|| "open '/'".into())?;
         chroot(root).and_then(|()| chdir("/")).attempt(|| "enter the image".into())?;
         Ok(Self { outside })

@@ -12,7 +12,7 @@ pub(super) const FIRST_BOOT: &str = "sheath-first-boot.service";
 /// What a unit has in it that takes the initiator's name from the firmware.
 pub(super) const IBFT_NAME: &str = "/sys/firmware/ibft/initiator";
 /// Where systemd has the administrator's units.
-const UNITS: &str = "etc/systemd/system";
+pub(super) const UNITS: &str = "etc/systemd/system";
 
 /// Puts everything that the tree shows into the facts. The command line must be there already.
 pub(super) fn facts(root: &Path, facts: &mut Facts) {
@@ -86,7 +86,15 @@ fn iscsi(root: &Path, cmdline: &str) -> Iscsi {
         "rd.iscsi.ibft",
         "ip=ibft",
     ];
-    let asked = cmdline.split_whitespace().any(|word| words.contains(&word));
+    // dracut's own files may hold a command line for the initramfs.
+    let dracut = matching(&root.join("etc/dracut.conf.d"), "", ".conf")
+        .iter()
+        .map(|path| text(path))
+        .collect::<String>();
+    let dracut =
+        dracut.lines().filter(|line| line.trim_start().starts_with("kernel_cmdline")).collect::<Vec<_>>();
+    let dracut = dracut.join(" ").replace(['"', '\''], " ");
+    let asked = cmdline.split_whitespace().chain(dracut.split_whitespace()).any(|word| words.contains(&word));
     let named = text(&root.join("etc/iscsi/initiatorname.iscsi"));
     let mut named = named.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     Iscsi {

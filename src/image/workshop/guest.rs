@@ -23,8 +23,9 @@ const INITRD: &str = "/workshop/initrd";
 const CONSOLE: &str = "/workshop/console";
 /// The processor's virtualisation, where the machine has it.
 const KVM: &str = "/dev/kvm";
-/// The guest's memory: kernel, initramfs and room for the image's own tools.
+/// The guest's memory: kernel, initramfs and room for the image's own tools; more where they make an initramfs.
 const MEMORY_MIB: u32 = 512;
+const MEMORY_TO_SEAL_MIB: u32 = 1024;
 /// Longest time for a guest, emulated.
 const LIMIT: Duration = Duration::from_secs(3600);
 /// The console log is cut off there, and the guest with it: one that prints so much is not at work.
@@ -79,7 +80,7 @@ impl Guest<'_> {
         let kvm = fs::metadata(KVM).is_ok();
         let sandbox = Sandbox::machine(self.image, self.role.name(), &place.root(), &self.args(kvm), LIMIT)
             .with_device(node)
-            .with(&[&format!("MemoryMax={}M", MEMORY_MIB + 512), LARGEST_LOG])
+            .with(&[&format!("MemoryMax={}M", self.memory() + 512), LARGEST_LOG])
             .seeing(&self.workshop.kernel(), KERNEL)
             .seeing(&self.workshop.initrd(), INITRD)
             .writing(&place.console(), CONSOLE);
@@ -91,6 +92,14 @@ impl Guest<'_> {
             ])
         } else {
             sandbox
+        }
+    }
+
+    /// Returns its memory, in MiB.
+    fn memory(&self) -> u32 {
+        match self.role {
+            Role::Check | Role::Seal { dry_run: true } => MEMORY_MIB,
+            Role::Seal { dry_run: false } => MEMORY_TO_SEAL_MIB,
         }
     }
 
@@ -126,7 +135,7 @@ impl Guest<'_> {
         let mut args: Vec<String> = words.map(str::to_owned).to_vec();
         let mut pair = |key: &str, value: String| args.extend([key.to_owned(), value]);
         pair("-machine", format!("pc,accel={accel},graphics=off"));
-        pair("-m", format!("{MEMORY_MIB}M"));
+        pair("-m", format!("{}M", self.memory()));
         pair("-append", cmdline);
         pair("-blockdev", disk);
         pair("-device", format!("virtio-blk-pci,drive=image,serial={SERIAL}"));

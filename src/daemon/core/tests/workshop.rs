@@ -72,3 +72,49 @@ fn a_clone_in_the_workshop_is_kept_while_the_work_runs_and_swept_up_afterwards()
     bench.settle();
     assert!(!there(&bench, volume), "a clone that nobody wants was left");
 }
+
+fn seal(bench: &mut Bench, dry_run: bool) -> Result<Reply> {
+    bench.operate(Request::Work { image: sample::image().into(), task: Task::Seal { dry_run } })
+}
+
+#[test]
+fn a_seal_makes_the_next_version_and_a_preview_makes_none() {
+    let mut bench = Bench::new(sample::config());
+    seal(&mut bench, true).unwrap();
+    assert_eq!(locked(&bench.works).last().expect("ordered").next, None);
+    tell(&mut bench, WorkNews::Ended(Err(Error::invalid("open-iscsi is not installed in it"))));
+    seal(&mut bench, false).unwrap();
+    let next = locked(&bench.works).last().expect("ordered").next.clone();
+    assert_eq!(next.map(|image| image.to_string()).as_deref(), Some("debian13@2"));
+}
+
+#[test]
+fn a_half_made_version_is_kept_while_its_seal_runs_and_swept_up_afterwards() {
+    let mut bench = Bench::new(sample::config());
+    seal(&mut bench, false).unwrap();
+    let next: crate::model::ImageId = "debian13@2".parse().unwrap();
+    let size = crate::model::Bytes::gib(2);
+    bench.host.run(&Step::CreateImage { image: next.clone(), size }).unwrap();
+    let there = |bench: &Bench| bench.host.volumes().unwrap().volumes.contains_key(&next.lv_name());
+    bench.core.ask_volumes("a test");
+    bench.settle();
+    assert!(there(&bench), "a version under work was taken away");
+    tell(&mut bench, WorkNews::Ended(Err(Error::invalid("no"))));
+    bench.settle();
+    assert!(!there(&bench), "half of a version was left");
+}
+
+#[test]
+fn a_seal_and_an_import_of_one_family_wait_for_each_other() {
+    let mut bench = Bench::new(sample::config());
+    seal(&mut bench, false).unwrap();
+    let source = "https://images.example.org/x.qcow2".to_owned();
+    let import = crate::control::api::ImportRequest {
+        name: sample::image().name,
+        source,
+        publish: false,
+        sha256: None,
+        checksum: None,
+    };
+    assert_eq!(bench.operate(Request::Import(import)).unwrap_err().kind(), Kind::Busy);
+}
