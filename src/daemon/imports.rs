@@ -91,6 +91,9 @@ impl Imports {
                 unless_finished_before(ended, starts)
             });
             running.lock().remove(&image.name);
+            if cancel.is_leaving() {
+                return;
+            }
             tell(match outcome {
                 Ok(()) => ImportProgress::Done,
                 Err(error) => ImportProgress::Failed { error: error.chain(), kind: error.kind() },

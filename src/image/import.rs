@@ -37,7 +37,7 @@ use crate::{
 /// How often the pool's fill is looked at meanwhile, at least: it takes some tenths of a second.
 const LOOK: Duration = Duration::from_secs(10);
 /// It is not looked at before so much more is written, however full the pool is.
-const LEAST_LOOK: Bytes = Bytes::mib(32);
+const LEAST_LOOK: Bytes = Bytes::mib(16);
 /// How long a source may say nothing: a line that has gone, a disk that hangs.
 pub const STALL: Duration = Duration::from_secs(60);
 
@@ -97,12 +97,14 @@ struct Job<'a> {
 impl Job<'_> {
     fn run(&mut self) -> Result<()> {
         let image = &self.import.image;
-        self.admit(Bytes(0))?;
+        let (looked, pool) = (Instant::now(), self.admit(Bytes(0))?);
         let expected = self.expected()?;
         let _held = self.obtain()?;
         self.verify(&expected)?;
         let found = self.probe()?;
-        let pool = self.admit(least(&self.seen, found))?;
+        // What was seen a moment ago is still so: each look takes tenths of a second.
+        let pool = if looked.elapsed() < LOOK { pool } else { self.admit(Bytes(0))? };
+        admit(&with_more(pool, least(&self.seen, found)), self.import.watermark)?;
         self.watch.writing(0, Bytes(0))?;
         // What is packed shows its size at its end; a thin volume takes only what is written to it.
         let size = match found {

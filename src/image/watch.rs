@@ -46,6 +46,11 @@ impl Cancel {
         self.wish(Wish::Leave);
     }
 
+    /// Returns whether the agent is ending: the import is not over then, the next agent goes on with it.
+    pub fn is_leaving(&self) -> bool {
+        *self.lock() == Wish::Leave
+    }
+
     fn wish(&self, wish: Wish) {
         *self.lock() = wish;
         self.0.1.notify_all();
@@ -68,7 +73,7 @@ impl Cancel {
         if error.kind() == Kind::Failed {
             let _ = self.wait(END_OF_THE_AGENT);
         }
-        *self.lock() == Wish::Leave
+        self.is_leaving()
     }
 
     /// Waits so long, or until something is wished.
