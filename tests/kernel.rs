@@ -110,14 +110,60 @@ fn the_package_comes_up_on_debian_12() {
     assert_eq!(status["problems"], serde_json::json!([]), "{status}");
     stage.appliance.ok(TINY_IMAGE).unwrap();
     stage.appliance.ok("sheath image import tiny /run/tiny.raw --publish").unwrap();
-    // The import is over before LVM has been asked what there is now.
-    until("the image to be listed", secs(30), || {
-        (stage.sheath("images").ok()?[0]["image"] == "tiny@1").then_some(())
-    })
-    .unwrap();
+    assert_eq!(
+        stage.sheath("images").unwrap()[0]["image"],
+        "tiny@1",
+        "it is listed when it is reported as done"
+    );
+    imports_outlive_the_agent(&mut stage);
     takes_a_target_over(&mut stage);
     stage.appliance.ok("systemctl restart sheathd && sheath status").unwrap();
     assert_eq!(stage.appliance.ok(COMPLAINTS).unwrap(), "");
+}
+
+/// A disk whose import takes some seconds.
+const LARGE_IMAGE: &str = "cp /run/tiny.raw /var/tmp/large.raw && truncate -s 600M /var/tmp/large.raw && \
+    head -c 500M /dev/zero | tr '\\0' x | dd of=/var/tmp/large.raw bs=1M seek=65 conv=notrunc status=none";
+
+/// An import goes on by itself when the agent is killed, and when it is restarted; a cancelled one leaves nothing.
+fn imports_outlive_the_agent(stage: &mut Stage) {
+    let import = "sheath image import large /var/tmp/large.raw";
+    stage.appliance.ok(LARGE_IMAGE).unwrap();
+    for end in ["systemctl kill --kill-whom=main --signal=KILL sheathd", "systemctl restart sheathd"] {
+        stage.appliance.ok(&format!("{import} --no-wait")).unwrap();
+        written(stage, "large");
+        stage.appliance.ok(end).unwrap();
+        until("the agent to be back", secs(60), || stage.sheath("status").ok()).unwrap();
+        // The same words follow it to its end.
+        stage.appliance.agent().run_within(import, secs(240)).unwrap().ok().unwrap();
+        let images = stage.sheath("images").unwrap();
+        let large: Vec<_> = images.as_array().unwrap().iter().map(|image| image["image"].clone()).collect();
+        assert_eq!(large, ["large@1", "tiny@1"], "{end}");
+        stage.appliance.ok("sheath image remove large@1 --yes").unwrap();
+        until("its end", secs(60), || (stage.sheath("images").ok()?.as_array()?.len() == 1).then_some(()))
+            .unwrap();
+    }
+    stage.appliance.ok(&format!("{import} --no-wait")).unwrap();
+    written(stage, "large");
+    stage.appliance.ok("sheath image cancel large").unwrap();
+    let left = "ls -d /var/lib/sheath/import-* 2>/dev/null; systemctl list-units --all --plain --no-legend 'sheath-import-*'";
+    until("nothing to be left", secs(60), || {
+        let listed = stage.sheath("images").ok()?.as_array()?.len();
+        let left = stage.appliance.run(left).ok()?;
+        (listed == 1 && left.stdout.trim().is_empty()).then_some(())
+    })
+    .unwrap();
+}
+
+/// Waits until something of the image is on its volume.
+fn written(stage: &mut Stage, image: &str) {
+    until("the import to write", secs(120), || {
+        let images = stage.sheath("images").ok()?;
+        let found = images.as_array()?.iter().find(|found| found["image"] == format!("{image}@1"))?;
+        (found["progress"]["state"] == "writing" && found["progress"]["permyriad"].as_u64()? > 0)
+            .then_some(())
+    })
+    .unwrap();
 }
 
 /// What an administrator types who has a target by hand: a thin volume with some words on it.

@@ -57,7 +57,8 @@ pub(crate) struct Lab {
 impl Lab {
     /// Returns a folder with `disk.raw` and `disk.qcow2` of the same content.
     pub(crate) fn new() -> Self {
-        let folder = tempfile::tempdir_in("/run").unwrap();
+        // Not in memory: some hundred MiB at a time.
+        let folder = tempfile::tempdir_in("/var/lib").unwrap();
         raw_image(&folder.path().join("disk.raw"));
         let lab = Self { folder };
         lab.sh("qemu-img convert -O qcow2 disk.raw disk.qcow2");
@@ -75,6 +76,12 @@ impl Lab {
     /// Runs a script in the folder.
     pub(crate) fn sh(&self, script: &str) -> String {
         sh(&format!("cd {} && {script}", self.folder.path().display()))
+    }
+
+    /// Makes a file of this size in the folder a block device; it is gone with what is returned.
+    pub(crate) fn disk(&self, name: &str, bytes: u64) -> Loop {
+        File::create(self.path(name)).unwrap().set_len(bytes).unwrap();
+        Loop(self.sh(&format!("losetup --find --show {name}")).trim().to_owned())
     }
 
     /// Returns an import of this source, to be changed and run.
@@ -114,6 +121,15 @@ impl Lab {
         assert!(!self.path(&format!("import-{name}")).exists(), "a folder is left behind");
         let units = sh(&format!("systemctl list-units --all --plain --no-legend 'sheath-import-{name}-*'"));
         assert_eq!(units.trim(), "", "a unit is left behind");
+    }
+}
+
+/// A loop device.
+pub(crate) struct Loop(pub(crate) String);
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        sh(&format!("losetup --detach {}", self.0));
     }
 }
 

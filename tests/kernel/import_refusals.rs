@@ -5,7 +5,7 @@
 use sheath::{error::Kind, image::Check, model::Bytes};
 
 use crate::{
-    guest::{Disk, run},
+    guest::run,
     import::{Lab, assert_imported, assert_refused, ready, volume},
     lvm::{image_in, pool},
 };
@@ -82,14 +82,14 @@ const VG: &str = "sheathsmall";
 #[ignore = "needs root and device-mapper in a guest: the lab runs it there"]
 fn vm_import_refuses_what_the_pool_has_no_room_for_before_and_half_way() {
     let Some(_turn) = ready() else { return };
-    let (lab, group) = (Lab::new(), Disk::new("small", 400 << 20));
-    let device = group.path().to_str().unwrap();
+    let lab = Lab::new();
+    let group = lab.disk("group", 400 << 20);
     let thin = ["--type", "thin-pool", "-n", "pool", "-L", "200m", "--poolmetadatasize", "4m", "-c", "64k"];
-    run("vgcreate", &[VG, device]).unwrap();
+    run("vgcreate", &[VG, &group.0]).unwrap();
     run("lvcreate", &[&thin[..], &["-y", "-Zy", VG]].concat()).unwrap();
     let small = sheath::host::lvm::Lvm::new(VG.parse().unwrap(), "pool".parse().unwrap());
     // 240 MiB of data behind the table: as a file it shows; packed it shows only when it is unpacked.
-    lab.sh("cp disk.raw big && truncate -s 300M big && sgdisk -e big >/dev/null 2>&1; \
+    lab.sh("cp disk.raw big && truncate -s 300M big && \
             head -c 240M /dev/zero | tr '\\0' 'x' | dd of=big bs=1M seek=20 conv=notrunc status=none");
     for (file, full_at) in [("big", "before"), ("big.gz", "half-way")] {
         lab.sh("[ -e big.gz ] || gzip -1 -k big");

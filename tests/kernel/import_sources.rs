@@ -18,7 +18,7 @@ use sheath::{
 };
 
 use crate::{
-    guest::{Disk, run, wait_for},
+    guest::{run, wait_for},
     import::{Lab, assert_imported, assert_refused, ready, volume},
     lvm::{pool, sh},
 };
@@ -168,9 +168,10 @@ fn vm_import_finds_the_checksum_in_a_list_from_a_url() {
 #[ignore = "needs root and device-mapper in a guest: the lab runs it there"]
 fn vm_import_takes_a_donors_disk_that_nobody_uses_and_holds_it_meanwhile() {
     let Some(_turn) = ready() else { return };
-    let (lab, disk) = (Lab::new(), Disk::new("donor", 48 << 20));
-    lab.sh(&format!("dd if=disk.raw of={} bs=1M status=none && sync", disk.path().display()));
-    let source = disk.path().to_str().unwrap();
+    let lab = Lab::new();
+    let disk = lab.disk("donor", 48 << 20);
+    let source = disk.0.as_str();
+    lab.sh(&format!("dd if=disk.raw of={source} bs=1M status=none && sync"));
     let mut claimed = vec![];
     let order = lab.order("a-donor", source);
     let result = order.run(pool(), &Cancel::default(), &mut |_| claimed.push(stack_on(source).is_err()));
@@ -194,8 +195,9 @@ fn stack_on(disk: &str) -> Result<String, String> {
 #[ignore = "needs root and device-mapper in a guest: the lab runs it there"]
 fn vm_import_of_a_donors_disk_that_goes_half_way_leaves_nothing() {
     let Some(_turn) = ready() else { return };
-    let (lab, disk) = (Lab::new(), Disk::new("donor", 400 << 20));
-    let (device, sectors) = (disk.path().display().to_string(), (400_u64 << 20) / 512);
+    let lab = Lab::new();
+    let (disk, sectors) = (lab.disk("donor", 400 << 20), (400_u64 << 20) / 512);
+    let device = disk.0.as_str();
     lab.sh(&format!(
         "dd if=disk.raw of={device} bs=1M status=none && \
          head -c 350M /dev/zero | tr '\\0' 'x' | dd of={device} bs=1M seek=46 conv=notrunc status=none"
