@@ -10,7 +10,7 @@
 //!   fixture   N blades: devices, volumes, configuration        host   the machine without LVM and udev
 //!   line      daemon::core::Core with real lanes               raw    the same objects by bare system calls
 //!   restore · targetctl · event · syscalls · fio · storm           the engine alone, in a bare guest
-//!   drift · volumes                                            beside the installed agent
+//!   drift · volumes · import                                   beside the installed agent
 //! ```
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
@@ -26,6 +26,7 @@ mod event;
 mod fio;
 mod fixture;
 mod host;
+mod import;
 mod initiator;
 mod line;
 mod raw;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         ["drift", rounds] => drift::repair(rounds.parse().unwrap()),
         ["volumes", number] => volumes::make(number.parse().unwrap()),
         ["served", number] => volumes::served(number.parse().unwrap()),
+        ["import", rounds] => import::beside_qemu(rounds.parse().unwrap()),
         // What strace runs.
         ["engine", targets] => drop(restore::engine(targets.parse().unwrap())),
         ["raw", targets] => drop(restore::raw(targets.parse().unwrap())),

@@ -1,4 +1,5 @@
-//! The installed package: a blade's install, its disk as an image, a hand edit that is taken back, a start with a thousand targets.
+//! The installed package: a blade's install, its disk as an image, a hand edit that is taken back, an import, a start with a
+//! thousand targets.
 
 use std::path::Path;
 
@@ -10,6 +11,12 @@ use crate::phase::timed;
 use crate::stage::Stage;
 
 const DRIFT: &str = "lio.drift_repair_ms";
+const IMPORT: [&str; 4] = [
+    "image.import.vs_qemu_img",
+    "image.import.vs_by_hand",
+    "image.import.pool_bytes",
+    "image.import.rss_mib",
+];
 const SCALE: [&str; 2] = ["lio.rss_mib.1000", "lio.start.1000"];
 
 /// All figures of this stage.
@@ -20,6 +27,10 @@ pub(super) const NAMES: &[&str] = &[
     "sheathd.rss",
     promote::NAMES[0],
     DRIFT,
+    IMPORT[0],
+    IMPORT[1],
+    IMPORT[2],
+    IMPORT[3],
     SCALE[0],
     SCALE[1],
 ];
@@ -49,6 +60,9 @@ pub(super) fn run(program: &Path, wanted: &dyn Fn(&[&str]) -> bool, report: &mut
         install(&mut stage)?;
         promote::run(&mut stage, report)?;
         release(&mut stage)?;
+    }
+    if wanted(&IMPORT) {
+        add(&mut stage, report, "import 3")?;
     }
     if wanted(&SCALE) {
         stage.appliance.ok("systemctl stop sheathd")?;

@@ -103,6 +103,18 @@ const FIGURES: &[(&str, Option<Bar>, &str)] = &[
         "a blade's disk becomes an image, from the command to its answer; beside a bare `lvcreate -s` of that disk",
     ),
     ("sheathd.rss", None, "sheathd's resident memory with one blade"),
+    (
+        "image.import.vs_qemu_img",
+        Some(Bar::Ratio(1.1)),
+        "import of a 2 GiB raw image with 400 MiB of data until it is listed, beside `qemu-img convert -W` alone",
+    ),
+    (
+        "image.import.vs_by_hand",
+        None,
+        "the same, beside `lvcreate`, `qemu-img convert -W` and two `lvchange` by hand",
+    ),
+    ("image.import.pool_bytes", Some(Bar::Ratio(1.05)), "pool space that it takes, beside the data in it"),
+    ("image.import.rss_mib", Some(Bar::Value(40.0)), "sheathd's largest resident memory meanwhile"),
 ];
 
 /// All figures of a run.
