@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{
-        BladeId, Bytes, Checkup, Hardware, ImageId, ImageName, Mac, Manifest, PoolUsage, PortName, Sealing,
-        Slot, VolumeId,
+        BladeId, Bytes, Checkup, Firmware, Hardware, ImageId, ImageName, Mac, Manifest, PoolUsage, PortName,
+        Proof, Sealing, Slot, VolumeId,
     },
     observed::{Counters, Donor, Refusal, Session, Space, TargetSummary},
     plan::Step,
@@ -384,6 +384,11 @@ pub enum Task {
         #[serde(default)]
         dry_run: bool,
     },
+    /// Boot a throw-away disk of it over the network, to its login prompt.
+    Prove {
+        /// What it is started by.
+        firmware: Firmware,
+    },
 }
 
 impl std::fmt::Display for Task {
@@ -392,6 +397,8 @@ impl std::fmt::Display for Task {
             Self::Check => "check",
             Self::Seal { dry_run: false } => "seal",
             Self::Seal { dry_run: true } => "preview of a seal",
+            Self::Prove { firmware: Firmware::Bios } => "proof by BIOS",
+            Self::Prove { firmware: Firmware::Uefi } => "proof by UEFI",
         })
     }
 }
@@ -446,4 +453,6 @@ pub enum WorkResult {
     Checkup(Checkup),
     /// Of [`Task::Seal`].
     Sealing(Sealing),
+    /// Of [`Task::Prove`].
+    Proof(Proof),
 }

@@ -52,6 +52,8 @@ mod net;
 mod plans;
 #[path = "kernel/promote.rs"]
 mod promote;
+#[path = "kernel/proof.rs"]
+mod proof;
 #[path = "kernel/refusals.rs"]
 mod refusals;
 #[path = "kernel/sessions.rs"]

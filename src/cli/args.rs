@@ -309,6 +309,30 @@ pub enum ImageVerb {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Prove that an image boots: start a throw-away disk of it, to its login prompt
+    ///
+    /// The disk is made and served as a blade's. A guest on this machine starts from it by firmware, PXE, iPXE with the
+    /// blade's own script, and iSCSI with CHAP; its network is QEMU's, not the chassis'. The login prompt has to come on the
+    /// serial console, whose log is kept. Without virtualisation (/dev/kvm) this takes minutes.
+    Prove {
+        /// The image: NAME for its default version, or NAME@VERSION
+        #[arg(value_name = "IMAGE")]
+        image: ImageRef,
+        /// What it is started by
+        #[arg(long, value_enum, default_value_t = ProofFirmware::Both)]
+        firmware: ProofFirmware,
+    },
+}
+
+/// What a proof is started by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ProofFirmware {
+    /// A PC BIOS
+    Bios,
+    /// UEFI without Secure Boot
+    Uefi,
+    /// One after the other
+    Both,
 }
 
 /// `sheath image import`.

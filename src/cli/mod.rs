@@ -80,6 +80,7 @@ fn run(session: &mut Session<'_>, command: Command) -> Result<()> {
             ImageVerb::Check { image } => work::check(session, &image),
             ImageVerb::Cancel { name } => images::cancel(session, name),
             ImageVerb::Seal { image, dry_run } => work::seal(session, &image, dry_run),
+            ImageVerb::Prove { image, firmware } => work::prove(session, &image, firmware),
         },
         Command::Targets => targets::list(session),
         Command::Sessions => sessions::list(session),

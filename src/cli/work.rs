@@ -3,6 +3,7 @@
 //! The agent does the work and goes on when this command is stopped.
 
 use super::{
+    args::ProofFirmware,
     ask, human,
     session::Session,
     table::{BAD, FAINT, GOOD, PLAIN, Table, WAITS},
@@ -10,7 +11,7 @@ use super::{
 use crate::{
     control::api::Request,
     error::{Error, Kind, Result},
-    model::{Change, Checkup, Finding, ImageRef, Judgement, Sealing},
+    model::{Change, Checkup, Finding, Firmware, ImageRef, Judgement, Proof, Sealing},
     status::{Task, WorkProgress, WorkResult, WorkView},
 };
 
@@ -34,6 +35,37 @@ pub(super) fn seal(session: &mut Session<'_>, image: &ImageRef, dry_run: bool) -
         return Err(another());
     };
     session.answer(&sealing, |sealing, session| sealed(image, sealing, session))
+}
+
+/// Proves that an image boots, by each firmware that is asked for.
+pub(super) fn prove(session: &mut Session<'_>, image: &ImageRef, by: ProofFirmware) -> Result<()> {
+    let all = match by {
+        ProofFirmware::Bios => &[Firmware::Bios][..],
+        ProofFirmware::Uefi => &[Firmware::Uefi],
+        ProofFirmware::Both => &[Firmware::Bios, Firmware::Uefi],
+    };
+    let mut proofs = vec![];
+    for firmware in all {
+        let WorkResult::Proof(proof) = carry_out(session, image, Task::Prove { firmware: *firmware })? else {
+            return Err(another());
+        };
+        proofs.push(proof);
+    }
+    session.answer(&proofs, |proofs, _| proofs.iter().map(|proof| proved(image, proof)).collect())
+}
+
+/// Returns a proof for people: what was proved, and what not.
+fn proved(image: &ImageRef, proof: &Proof) -> String {
+    let firmware = match proof.firmware {
+        Firmware::Bios => "BIOS",
+        Firmware::Uefi => "UEFI",
+    };
+    format!(
+        "image '{image}' boots by {firmware}: PXE, iPXE, iSCSI with CHAP, login prompt after {} s\n  \
+         not tried: the chassis' own DHCP and a blade's own NIC; console: {}\n",
+        proof.millis / 1000,
+        human::tame(&proof.log.display().to_string())
+    )
 }
 
 /// Returns the error for a result of another task: agent and command line are not of the same version.

@@ -178,7 +178,7 @@ impl Works {
     /// Starts a work on an image, on a thread of its own: it lasts minutes.
     fn start(&self, order: WorkOrder) {
         let (live, events) = (self.live.clone(), self.events.clone());
-        let WorkOrder { image, task, volume, next } = order;
+        let WorkOrder { image, task, volume, next, trial } = order;
         let work =
             Work { image: image.clone(), volume, folder: self.folder.clone(), watermark: self.watermark };
         std::thread::spawn(move || {
@@ -188,6 +188,10 @@ impl Works {
                 Task::Check => work.check(live.lvm(), &mut phase).map(WorkResult::Checkup),
                 Task::Seal { .. } => {
                     work.seal(live.lvm(), next.as_ref(), &mut phase).map(WorkResult::Sealing)
+                }
+                Task::Prove { .. } => {
+                    let trial = trial.expect("a proof is ordered with its trial");
+                    trial.run(&*live, &work.folder, &mut phase).map(WorkResult::Proof)
                 }
             };
             tell(WorkNews::Ended(result));

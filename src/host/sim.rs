@@ -311,9 +311,11 @@ impl Machine {
                 found.enabled = true;
             }
             Step::Disable { target } => {
-                let found = self.target(target)?;
-                found.enabled = false;
-                found.acls.values_mut().for_each(|acl| acl.session = None);
+                // A target that is not there is disabled.
+                if let Some(found) = self.targets.get_mut(target) {
+                    found.enabled = false;
+                    found.acls.values_mut().for_each(|acl| acl.session = None);
+                }
             }
             Step::RemoveAcl { target, initiator } => {
                 self.target(target)?.acls.remove(initiator);

@@ -146,7 +146,7 @@ impl Sandbox {
         sandbox
     }
 
-    /// Returns a virtual machine's program: no network; it sees what the caller shows it.
+    /// Returns a virtual machine's program: it sees what the caller shows it.
     pub(super) fn machine(
         image: &ImageId,
         what: &str,
@@ -160,7 +160,7 @@ impl Sandbox {
         // systemd has a meaning of its own for '@'.
         sandbox.unit = format!("sheath-image-{}_{}-{what}.service", image.name, image.version);
         sandbox.properties.push(format!("RootDirectory={}", root.display()));
-        sandbox.add(["PrivateNetwork=yes", "RestrictAddressFamilies=AF_UNIX", "CapabilityBoundingSet="]);
+        sandbox.add(["CapabilityBoundingSet="]);
         sandbox
     }
 

@@ -1,5 +1,7 @@
 //! What a look into an image has found, line by line, for people and scripts.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Firmware, ImageId};
@@ -87,4 +89,15 @@ pub struct Sealing {
     /// How the image is then; `None` for a dry run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkup: Option<Checkup>,
+}
+
+/// That an image boots, as far as it was tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// What it was started by.
+    pub firmware: Firmware,
+    /// How long it took from power-on to the login prompt.
+    pub millis: u64,
+    /// Where the appliance keeps what stood on its serial console.
+    pub log: PathBuf,
 }

@@ -20,7 +20,7 @@ mod volume;
 pub use blade::{BladeId, Firmware, Hardware, Slot};
 pub use bytes::{Bytes, Growth};
 pub use difference::{Difference, Part};
-pub use finding::{Change, Checkup, Finding, Judgement, Sealing};
+pub use finding::{Change, Checkup, Finding, Judgement, Proof, Sealing};
 pub use image::{ImageId, ImageRef, Version};
 pub use iqn::Iqn;
 pub use lio::{Backstore, Chap, Export, ForeignExport, NopIn, Portal, Stray};

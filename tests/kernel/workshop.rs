@@ -17,7 +17,7 @@ use sheath::{
 use crate::lvm::{pool, sh};
 
 /// Returns whether guests can be run here, with a sentence where not.
-fn ready() -> bool {
+pub(crate) fn ready() -> bool {
     let needed =
         ["/run/systemd/system", "/usr/bin/sheath", "/usr/bin/qemu-system-x86_64", "/usr/sbin/mkinitramfs"];
     let missing = needed.iter().find(|path| !Path::new(path).exists());

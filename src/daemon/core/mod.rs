@@ -23,6 +23,7 @@ mod manifests;
 mod network;
 mod operator;
 mod promote;
+mod proof;
 mod quarantine;
 mod refusals;
 mod sessions;

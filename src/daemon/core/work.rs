@@ -336,7 +336,7 @@ impl Core {
             let leftovers = plan::leftovers(volumes, &wanted).into_iter();
             let leftovers = leftovers.filter(|volume| !self.stuck.contains(&Subject::Leftover(*volume)));
             for volume in leftovers.collect::<Vec<_>>() {
-                let steps = vec![Step::RemoveBackstore { volume }, Step::RemoveVolume { volume }];
+                let steps = super::proof::undo(&self.config, volume);
                 self.submit(Subject::Leftover(volume), "half-made and wanted by nobody", Work::Steps(steps));
             }
         }

@@ -7,7 +7,8 @@ use super::{Core, EventKind};
 use crate::{
     control::api::Reply,
     error::{Error, Kind, Result},
-    model::{ImageId, ImageName, ImageRef, Sealing, VolumeId},
+    image::Trial,
+    model::{ImageId, ImageName, ImageRef, Proof, Sealing, VolumeId},
     policy,
     status::{Phase, Task, WorkProgress, WorkResult, WorkView},
 };
@@ -23,6 +24,8 @@ pub struct WorkOrder {
     pub volume: VolumeId,
     /// What a version that comes of it is called.
     pub next: Option<ImageId>,
+    /// What a proof needs.
+    pub trial: Option<Box<Trial>>,
 }
 
 /// How a work goes on.
@@ -67,14 +70,18 @@ impl Core {
         }
         let next = match task {
             Task::Seal { dry_run: false } => Some(self.next_sealed(&image.name)?),
-            Task::Check | Task::Seal { dry_run: true } => None,
+            Task::Check | Task::Seal { dry_run: true } | Task::Prove { .. } => None,
         };
         let (begun, volume) = (self.now(), VolumeId((self.outside.fresh)()));
+        let trial = match task {
+            Task::Prove { firmware } => Some(Box::new(self.trial(&image, firmware, volume)?)),
+            Task::Check | Task::Seal { .. } => None,
+        };
         let view = WorkView { task, begun, phases: vec![], progress: WorkProgress::Running };
         self.works.insert(image.clone(), Work { view, volume, next: next.clone() });
         self.journal.tell_image(EventKind::Image, &image.name, &format!("{task} of image '{image}' begins"));
         let message = format!("image '{image}': {task} begins");
-        (self.outside.work)(WorkOrder { image, task, volume, next });
+        (self.outside.work)(WorkOrder { image, task, volume, next, trial });
         Ok(Reply::Accepted { message })
     }
 
@@ -154,6 +161,9 @@ fn told(result: &WorkResult) -> String {
         }
         WorkResult::Sealing(Sealing { changes, image: Some(image), .. }) => {
             format!("{} changes, it is '{image}' now", changes.len())
+        }
+        WorkResult::Proof(Proof { millis, log, .. }) => {
+            format!("its login prompt came after {} s; its console is in '{}'", millis / 1000, log.display())
         }
         WorkResult::Sealing(Sealing { changes, image: None, .. }) => {
             format!("{} changes to make, none made", changes.len())

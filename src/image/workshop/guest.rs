@@ -80,6 +80,7 @@ impl Guest<'_> {
         let kvm = fs::metadata(KVM).is_ok();
         let sandbox = Sandbox::machine(self.image, self.role.name(), &place.root(), &self.args(kvm), LIMIT)
             .with_device(node)
+            .with(&["PrivateNetwork=yes", "RestrictAddressFamilies=AF_UNIX"])
             .with(&[&format!("MemoryMax={}M", self.memory() + 512), LARGEST_LOG])
             .seeing(&self.workshop.kernel(), KERNEL)
             .seeing(&self.workshop.initrd(), INITRD)

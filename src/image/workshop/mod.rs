@@ -3,6 +3,7 @@
 //! ```text
 //! build   kernel + initramfs, once per kernel and version ──► Workshop
 //! guest   QEMU without privileges on a clone ──► lines of the answer      (what runs in it: `inside`)
+//! netboot QEMU without privileges or disk, started over the network ──► its console      (what runs in it: the image)
 //! ```
 //!
 //! The appliance's kernel never mounts an image. The same kernel and initramfs can be started on any machine: what they
@@ -10,6 +11,7 @@
 
 mod build;
 pub(super) mod guest;
+pub(super) mod netboot;
 mod place;
 
 pub use build::{BUILD, Workshop, fill};

@@ -40,6 +40,11 @@ impl Place {
         self.0.join("console")
     }
 
+    /// Returns where another part of the guest may lie; whoever makes it removes it.
+    pub(in crate::image) fn beside(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
     /// Returns the end of the console's log, on one line.
     pub(in crate::image) fn last_words(&self, most: usize) -> String {
         let bytes = fs::read(self.console()).unwrap_or_default();

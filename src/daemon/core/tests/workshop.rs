@@ -118,3 +118,47 @@ fn a_seal_and_an_import_of_one_family_wait_for_each_other() {
     };
     assert_eq!(bench.operate(Request::Import(import)).unwrap_err().kind(), Kind::Busy);
 }
+
+fn trial(bench: &mut Bench, firmware: crate::model::Firmware) -> crate::image::Trial {
+    let task = Task::Prove { firmware };
+    bench.operate(Request::Work { image: sample::image().into(), task }).unwrap();
+    let trial = locked(&bench.works).last().expect("ordered").trial.clone();
+    *trial.expect("a proof has its trial")
+}
+
+#[test]
+fn a_proof_has_a_disk_and_a_target_as_a_blades_and_takes_both_away() {
+    let mut bench = Bench::new(sample::config());
+    let trial = trial(&mut bench, crate::model::Firmware::Uefi);
+    let names: Vec<String> = trial.steps.iter().map(|step| format!("{step:?}")).collect();
+    let first: Vec<&str> = names.iter().filter_map(|name| name.split(' ').next()).collect();
+    assert_eq!(
+        first,
+        ["Clone", "Partition", "Seed", "Backstore", "Target", "Lun", "Acl", "MapLun", "Portal", "Enable"]
+    );
+    for line in
+        ["set username", "set password", "sanboot --drive 0x80 --filename", "iscsi:10.77.0.1::3260:0:"]
+    {
+        assert!(trial.script.contains(line), "{line}: {}", trial.script);
+    }
+    assert!(!trial.script.contains("prompt"), "nobody is there to answer");
+    let before = bench.host.volumes().unwrap();
+    trial.steps.iter().for_each(|step| assert!(bench.host.run(step).is_ok(), "{step}"));
+    assert_eq!(bench.host.targets().unwrap().len(), 1);
+    trial.undo.iter().for_each(|step| assert!(bench.host.run(step).is_ok(), "{step}"));
+    assert_eq!((bench.host.targets().unwrap().len(), bench.host.volumes().unwrap()), (0, before));
+}
+
+#[test]
+fn what_a_proof_has_left_behind_is_found_by_its_volume_and_swept_up() {
+    let mut bench = Bench::new(sample::config());
+    let trial = trial(&mut bench, crate::model::Firmware::Bios);
+    let before = bench.host.volumes().unwrap();
+    trial.steps.iter().for_each(|step| assert!(bench.host.run(step).is_ok(), "{step}"));
+    bench.core.ask_volumes("a test");
+    bench.settle();
+    assert_eq!(bench.host.targets().unwrap().len(), 1, "a proof under way lost its target");
+    tell(&mut bench, WorkNews::Ended(Err(Error::new(Kind::Timeout, "no login prompt"))));
+    bench.settle();
+    assert_eq!((bench.host.targets().unwrap().len(), bench.host.volumes().unwrap()), (0, before));
+}

@@ -1,0 +1,92 @@
+//! Proves that an image boots: a throw-away disk of it, made and served as a blade's, started over the network by firmware
+//! and iPXE up to its login prompt.
+
+use std::{
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use super::workshop::netboot::{Netboot, Seen, word};
+use crate::{
+    error::{Context, Error, Kind, Result},
+    host::{Host, cmd::Tool, file},
+    model::{Firmware, ImageId, Mac, Portal, Proof},
+    plan::Step,
+};
+
+/// How much of a console's end an error shows.
+const SHOWN: usize = 400;
+
+/// What is to be proved, and all that is needed for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trial {
+    /// The image.
+    pub image: ImageId,
+    /// The firmware.
+    pub firmware: Firmware,
+    /// What makes the disk and serves it.
+    pub steps: Vec<Step>,
+    /// What takes both away again.
+    pub undo: Vec<Step>,
+    /// The script that a blade would get.
+    pub script: String,
+    /// The blade that it plays.
+    pub mac: Mac,
+    /// Where the target is reached.
+    pub portal: Portal,
+}
+
+impl Trial {
+    /// Makes the trial, and keeps its console's log below `folder`. `phase` hears what is done, as it begins.
+    ///
+    /// # Errors
+    /// [`Kind::Failed`] with the console's end where no login prompt came; else what kept it from being tried.
+    pub fn run(&self, host: &dyn Host, folder: &Path, phase: &mut dyn FnMut(&str)) -> Result<Proof> {
+        let what = || format!("prove image '{}' ({})", self.image, word(self.firmware));
+        Tool::Qemu.check().map_err(|e| e.while_doing(what()))?;
+        phase("making its disk and target");
+        let seen = self.steps.iter().try_for_each(|step| host.run(step).map(drop)).and_then(|()| {
+            phase("booting over the network");
+            let Self { image, firmware, mac, portal, .. } = self;
+            Netboot { image, firmware: *firmware, script: &self.script, mac: *mac, portal: *portal, folder }
+                .run()
+        });
+        phase("taking disk and target away");
+        // Each of them, whatever becomes of the others; what stays is half-made, and the agent takes it away.
+        self.undo.iter().for_each(|step| drop(host.run(step)));
+        seen.and_then(|seen| self.judge(&seen, folder)).map_err(|e| e.while_doing(what()))
+    }
+
+    fn judge(&self, seen: &Seen, folder: &Path) -> Result<Proof> {
+        let log = self.keep(&seen.console, folder)?;
+        match seen.prompt {
+            Some(after) => {
+                let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+                Ok(Proof { firmware: self.firmware, millis, log })
+            }
+            None => {
+                let end = &seen.console[seen.console.len().saturating_sub(SHOWN)..];
+                let end = String::from_utf8_lossy(end);
+                let end =
+                    end.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+                let text = format!(
+                    "no login prompt on its serial console, which ends with: {end} (all of it: {})",
+                    log.display()
+                );
+                let why = seen.end.as_ref().map(Error::chain).unwrap_or_default();
+                Err(Error::new(Kind::Failed, text).because(why))
+            }
+        }
+    }
+
+    /// Keeps the console's log.
+    fn keep(&self, console: &[u8], folder: &Path) -> Result<PathBuf> {
+        let proofs = folder.join("proofs");
+        let attempt = || format!("make folder '{}'", proofs.display());
+        DirBuilder::new().mode(0o700).recursive(true).create(&proofs).attempt(attempt)?;
+        let path = proofs.join(format!("{}-{}.log", self.image, word(self.firmware)));
+        file::save(&path, console, 0o600)?;
+        Ok(path)
+    }
+}

@@ -1,0 +1,244 @@
+//! A guest that starts as a blade does: firmware, PXE, iPXE with the blade's own script, a target of ours over iSCSI.
+//!
+//! What is the blade's: the script, the target with its ACL and CHAP, the disk as an installation makes it, everything from
+//! the disk's boot loader on. What is not: the network is QEMU's own (its DHCP and TFTP, and TCP by way of this machine's
+//! sockets), so that the guest needs no port of the chassis and no privilege; it reaches the portal's address and nothing
+//! else.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use super::place::Place;
+use crate::{
+    error::{Context, Error, Kind, Result},
+    host::file,
+    image::sandbox::Sandbox,
+    model::{Firmware, ImageId, Mac, Portal},
+};
+
+/// Where the guest's parts are seen inside of the sandbox.
+const BOOT: &str = "/boot-files";
+const VARIABLES: &str = "/variables";
+/// What the DHCP answer names.
+const SCRIPT: &str = "boot.ipxe";
+/// The network that QEMU plays: for tests of network equipment (RFC 2544), so that it is nobody's.
+const NETWORK: &str = "198.18.0.0/24";
+/// UEFI as Debian packages it.
+const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+const OVMF_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+/// The processor's virtualisation, where the machine has it.
+const KVM: &str = "/dev/kvm";
+/// A blade's memory, for a proof.
+const MEMORY_MIB: u32 = 1024;
+/// Longest time until the login prompt where the processor is emulated.
+const LIMIT: Duration = Duration::from_secs(3600);
+/// What a getty writes.
+const PROMPT: &[u8] = b"login:";
+/// More of the console is not kept.
+const LONGEST_LOG: usize = 1 << 20;
+
+/// One start of one firmware.
+#[derive(Debug)]
+pub(in crate::image) struct Netboot<'a> {
+    /// The image that it is about: units are named after it.
+    pub(in crate::image) image: &'a ImageId,
+    /// What it starts by.
+    pub(in crate::image) firmware: Firmware,
+    /// The blade's script.
+    pub(in crate::image) script: &'a str,
+    /// The boot NIC's address.
+    pub(in crate::image) mac: Mac,
+    /// The only address that it reaches.
+    pub(in crate::image) portal: Portal,
+    /// A folder that only root can enter.
+    pub(in crate::image) folder: &'a Path,
+}
+
+/// What was seen of it.
+#[derive(Debug)]
+pub(in crate::image) struct Seen {
+    /// How long it took until the login prompt; `None` where none came.
+    pub(in crate::image) prompt: Option<Duration>,
+    /// What stood on its console.
+    pub(in crate::image) console: Vec<u8>,
+    /// Why it ended, where no prompt came.
+    pub(in crate::image) end: Option<Error>,
+}
+
+impl Netboot<'_> {
+    /// Starts it and waits for its login prompt or its end.
+    ///
+    /// # Errors
+    /// What keeps it from being started; a boot that fails is no error but a [`Seen`] without a prompt.
+    pub(in crate::image) fn run(&self) -> Result<Seen> {
+        let place = Place::make(self.folder, self.image)?;
+        let boot = place.beside("boot-files");
+        fs::create_dir_all(&boot).attempt(|| format!("make '{}'", boot.display()))?;
+        // The script has the target's password in it: only the guest's passing user sees it, and only until it ends.
+        file::save(&boot.join(SCRIPT), self.script.as_bytes(), 0o644)?;
+        let variables = self.variables(&place)?;
+        let sandbox = self.sandbox(&place, &boot, variables.as_deref());
+        sandbox.stop();
+        let (begin, mut console, mut prompt) = (Instant::now(), Console::default(), None);
+        let ended = sandbox.run(vec![], |piece| {
+            if console.take(piece) {
+                prompt = Some(begin.elapsed());
+                // There is nothing more to be seen: an error is what ends the unit.
+                return Err(Error::new(Kind::Exists, "the prompt is there"));
+            }
+            Ok(())
+        });
+        let end = ended.err().filter(|_| prompt.is_none());
+        let _ = fs::remove_dir_all(&boot);
+        variables.into_iter().for_each(|path| drop(fs::remove_file(path)));
+        Ok(Seen { prompt, console: console.log, end })
+    }
+
+    /// Makes the firmware's own store of variables.
+    fn variables(&self, place: &Place) -> Result<Option<PathBuf>> {
+        if self.firmware == Firmware::Bios {
+            return Ok(None);
+        }
+        let path = place.beside("variables");
+        let bytes = fs::read(OVMF_VARIABLES).map_err(|_| {
+            Error::new(Kind::Missing, format!("there is no '{OVMF_VARIABLES}': apt install ovmf"))
+        })?;
+        file::save(&path, &bytes, 0o666)?;
+        Ok(Some(path))
+    }
+
+    fn sandbox(&self, place: &Place, boot: &Path, variables: Option<&Path>) -> Sandbox {
+        let kvm = fs::metadata(KVM).is_ok();
+        let what = format!("prove-{}", word(self.firmware));
+        let mut sandbox = Sandbox::machine(self.image, &what, &place.root(), &self.args(kvm), LIMIT)
+            .with(&["RestrictAddressFamilies=AF_UNIX AF_INET", "IPAddressDeny=any"])
+            .with(&[
+                &format!("IPAddressAllow={}", self.portal.0.ip()),
+                &format!("MemoryMax={}M", MEMORY_MIB + 512),
+            ])
+            .seeing(boot, BOOT);
+        if let Some(path) = variables {
+            sandbox = sandbox.writing(path, VARIABLES);
+        }
+        if kvm {
+            sandbox = sandbox.with(&[
+                &format!("DeviceAllow={KVM} rw"),
+                &format!("BindPaths={KVM}"),
+                "SupplementaryGroups=kvm",
+            ]);
+        }
+        sandbox
+    }
+
+    /// Returns QEMU's arguments.
+    fn args(&self, kvm: bool) -> Vec<String> {
+        let accel = if kvm { "kvm:tcg" } else { "tcg" };
+        let words = [
+            "-nodefaults",
+            "-no-user-config",
+            "-no-reboot",
+            "-display",
+            "none",
+            "-vga",
+            "none",
+            "-sandbox",
+            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+            "-cpu",
+            "max",
+            "-device",
+            "virtio-rng-pci",
+            "-serial",
+            "stdio",
+        ];
+        let mut args: Vec<String> = words.map(str::to_owned).to_vec();
+        let mut pair = |key: &str, value: String| args.extend([key.to_owned(), value]);
+        pair("-machine", format!("pc,accel={accel},graphics=off"));
+        pair("-m", format!("{MEMORY_MIB}M"));
+        pair("-netdev", format!("user,id=net,ipv6=off,net={NETWORK},tftp={BOOT},bootfile={SCRIPT}"));
+        // With QEMU's option ROM: iPXE, for both firmwares.
+        let nic = if self.firmware == Firmware::Bios { "e1000" } else { "virtio-net-pci" };
+        pair("-device", format!("{nic},netdev=net,mac={},bootindex=0", self.mac));
+        if self.firmware == Firmware::Uefi {
+            pair("-drive", format!("if=pflash,unit=0,format=raw,readonly=on,file={OVMF_CODE}"));
+            pair("-drive", format!("if=pflash,unit=1,format=raw,file={VARIABLES}"));
+        }
+        args
+    }
+}
+
+/// Returns the firmware's word, as the command line has it.
+pub(in crate::image) fn word(firmware: Firmware) -> &'static str {
+    match firmware {
+        Firmware::Bios => "bios",
+        Firmware::Uefi => "uefi",
+    }
+}
+
+/// What a console has said so far.
+#[derive(Debug, Default)]
+struct Console {
+    log: Vec<u8>,
+    tail: Vec<u8>,
+}
+
+impl Console {
+    /// Takes in a piece; returns whether the prompt is there by now. A log that is full takes no more: the prompt is looked
+    /// for all the same.
+    fn take(&mut self, piece: &[u8]) -> bool {
+        let room = LONGEST_LOG.saturating_sub(self.log.len());
+        self.log.extend_from_slice(&piece[..piece.len().min(room)]);
+        self.tail.extend_from_slice(piece);
+        let found = self.tail.windows(PROMPT.len()).any(|window| window == PROMPT);
+        let kept = self.tail.len().min(PROMPT.len() - 1);
+        self.tail.drain(..self.tail.len() - kept);
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(firmware: Firmware) -> Vec<String> {
+        let image = "debian13".parse().unwrap();
+        let (mac, portal) = ("02:00:00:00:00:01".parse().unwrap(), Portal("10.77.0.1:3260".parse().unwrap()));
+        let folder = Path::new("/f");
+        Netboot { image: &image, firmware, script: "#!ipxe\n", mac, portal, folder }.args(false)
+    }
+
+    #[test]
+    fn the_guest_has_no_disk_but_what_it_finds_over_the_network() {
+        let bios = args(Firmware::Bios);
+        assert!(
+            !bios.iter().any(|arg| arg.starts_with("-drive") || arg.starts_with("-blockdev")),
+            "{bios:?}"
+        );
+        assert!(bios.contains(&"e1000,netdev=net,mac=02:00:00:00:00:01,bootindex=0".to_owned()));
+        let uefi = args(Firmware::Uefi);
+        assert_eq!(uefi.iter().filter(|arg| arg.contains("pflash")).count(), 2);
+    }
+
+    #[test]
+    fn a_prompt_is_seen_wherever_the_console_is_cut() {
+        for cut in 1..12 {
+            let (text, mut console) = (b"\r\nblade login: ", Console::default());
+            let seen: Vec<bool> = text.chunks(cut).map(|piece| console.take(piece)).collect();
+            assert!(seen.contains(&true), "{cut}");
+            assert_eq!(console.log, text);
+        }
+        assert!(!Console::default().take(b"log in: Login"));
+    }
+
+    #[test]
+    fn a_console_that_never_ends_is_cut_off_and_still_looked_at() {
+        let mut console = Console::default();
+        for _ in 0..300 {
+            assert!(!console.take(&[b'x'; 8192]));
+        }
+        assert_eq!(console.log.len(), LONGEST_LOG);
+        assert!(console.take(b"login:"));
+    }
+}

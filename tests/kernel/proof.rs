@@ -1,0 +1,107 @@
+//! A proof under a real systemd: QEMU's firmware and iPXE, the blade's own script, a target of LIO's with CHAP, and a disk
+//! whose boot sector says what a getty says. A real system takes too long here: the guest's guest is emulated twice.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::{fs, io::Write, path::Path, time::Instant};
+
+use sheath::{
+    boot::{
+        script,
+        wire::{Answer, BootDisk},
+    },
+    host::{Host, ObservedExport},
+    image::Trial,
+    model::{Bytes, Firmware, ImageId, Portal, VolumeId},
+    plan::{self, Step},
+};
+
+use crate::{
+    guest::{alone, run},
+    lvm::{pool, sh},
+    plans::Subjects,
+    workshop::ready,
+};
+
+/// An address of the appliance's that a guest's guest can reach.
+const ADDRESS: &str = "10.99.0.1";
+
+/// Makes a disk with a GPT, and a boot sector that writes a prompt to the first serial port: in 16 bits, `lodsb`, a wait for
+/// the port, `out`, until the text is over, and then `hlt`.
+const MAKE: &str = r#"set -e
+cd /run && rm -f proof.raw && truncate -s 16M proof.raw
+echo 'start=2048, type=linux' | sfdisk -q -X gpt proof.raw
+printf '\061\300\216\330\276\041\174\254\204\300\164\022\210\304\272\375\003\354\250\040\164\373\272\370\003\210\340\356\353\351\364\353\375\r\nproof login: \000' \
+  | dd of=proof.raw conv=notrunc status=none
+echo made"#;
+
+fn image() -> ImageId {
+    let (image, made): (ImageId, String) = ("proof".parse().unwrap(), sh(MAKE));
+    assert!(made.ends_with("made\n"), "{made}");
+    let device = pool().create_image(&image, Bytes::mib(24)).unwrap();
+    let written = sh(&format!(
+        "dd if=/run/proof.raw of={} bs=1M conv=fsync status=none && rm /run/proof.raw && echo written",
+        device.display()
+    ));
+    assert!(written.ends_with("written\n"), "{written}");
+    pool().finish_image(&image, false).unwrap();
+    image
+}
+
+/// Returns the trial of the image, as the agent makes it, at an address that the guest can reach.
+fn trial(subjects: &Subjects, image: &ImageId) -> Trial {
+    let portal = Portal(format!("{ADDRESS}:3499").parse().unwrap());
+    let mut wish = subjects.granted();
+    let disk = wish.disk.as_mut().unwrap();
+    disk.export.portals = vec![portal];
+    let export = disk.export.clone();
+    let steps = plan::blade(&wish, &pool().volumes().unwrap(), &ObservedExport::default()).unwrap().steps;
+    let (target, volume) = (export.target.clone(), subjects.volume);
+    let undo = vec![
+        Step::Disable { target: target.clone() },
+        Step::RemoveTarget { target },
+        Step::RemoveBackstore { volume },
+        Step::RemoveVolume { volume },
+    ];
+    let answer = Answer::Boot(BootDisk {
+        slot: "1".parse().unwrap(),
+        image: image.clone(),
+        initiator: export.initiator,
+        target: export.target,
+        portals: export.portals,
+        credentials: subjects.host.credentials(volume, export.chap),
+        firmware: Some(Firmware::Bios),
+        key_seconds: 0,
+    });
+    let script = script::render(&answer, "http://198.18.0.2:8078");
+    Trial { image: image.clone(), firmware: Firmware::Bios, steps, undo, script, mac: wish.blade.0, portal }
+}
+
+#[test]
+#[ignore = "needs root, LIO and LVM in a guest: the lab runs it there"]
+fn vm_proof_goes_by_pxe_ipxe_and_iscsi_to_the_prompt() {
+    let _alone = alone();
+    if !ready() {
+        return;
+    }
+    run("ip", &["address", "add", &format!("{ADDRESS}/32"), "dev", "lo"]).unwrap();
+    let image = image();
+    let subjects = Subjects::new("sheathtest", &image, 99);
+    let trial = trial(&subjects, &image);
+    let (begin, mut phases) = (Instant::now(), vec![]);
+    let mut phase = |phase: &str| phases.push(format!("{:.1} s {phase}", begin.elapsed().as_secs_f32()));
+    let proved = trial.run(&subjects.host, Path::new("/var/lib/sheath"), &mut phase);
+    phase("over");
+    let _ = writeln!(std::io::stdout(), "{}", phases.join(", "));
+    let proof = proved.unwrap_or_else(|e| panic!("{}", e.chain()));
+    let console = String::from_utf8_lossy(&fs::read(&proof.log).unwrap()).into_owned();
+    for words in ["iPXE", "Booting from SAN device 0x80", "proof login:"] {
+        assert!(console.contains(words), "{words}: {console}");
+    }
+    let left = sh(
+        "lvs --noheadings -o lv_name sheathtest; ls -A /var/lib/sheath; ls /sys/kernel/config/target/iscsi",
+    );
+    let gone = [VolumeId::lv_name(subjects.volume).to_string(), "guest-proof".into(), "52540077".into()];
+    assert!(gone.iter().all(|word| !left.contains(word.as_str())), "{left}");
+    pool().remove_image(&image).unwrap();
+}
