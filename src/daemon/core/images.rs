@@ -81,7 +81,11 @@ impl Core {
         let Some(volumes) = &self.volumes else { return };
         let imports = &self.imports;
         let idle = self.awaited.is_empty();
-        let made = |image: &ImageId| imports.get(&image.name).is_some_and(|import| import.image == *image);
+        let works = &self.works;
+        let made = |image: &ImageId| {
+            imports.get(&image.name).is_some_and(|import| import.image == *image)
+                || works.values().any(|work| work.is_about(image))
+        };
         if idle {
             self.manifests.keep(|image| volumes.volumes.contains_key(&image.lv_name()) || made(image));
         }

@@ -8,7 +8,7 @@ use crate::{
     control::api::Reply,
     error::{Error, Kind, Result},
     image::Trial,
-    model::{ImageId, ImageName, ImageRef, Proof, Sealing, VolumeId},
+    model::{Check, Checkup, Firmware, ImageId, ImageName, ImageRef, Proof, Sealing, VolumeId},
     policy,
     status::{Phase, Task, WorkProgress, WorkResult, WorkView},
 };
@@ -54,6 +54,11 @@ impl Work {
     /// Returns the image that it makes, while it runs.
     pub(super) fn makes(&self) -> Option<&ImageId> {
         self.next.as_ref().filter(|_| self.is_running())
+    }
+
+    /// Returns whether it makes, or has made, this image: its words may be there before LVM lists it.
+    pub(super) fn is_about(&self, image: &ImageId) -> bool {
+        self.next.as_ref() == Some(image)
     }
 
     fn is_running(&self) -> bool {
@@ -120,11 +125,70 @@ impl Core {
             WorkNews::Phase(phase) => work.view.phases.push(Phase { name: phase, millis: 0 }),
             WorkNews::Ended(result) => {
                 let kind = if result.is_ok() { EventKind::Image } else { EventKind::Failed };
+                let noted = noted(work.view.task, now, &result);
+                let found = result.as_ref().ok().cloned();
                 let text = end(image, &mut work.view, result);
                 self.journal.tell_image(kind, &image.name, &text);
+                self.note_work(image, found.as_ref(), noted);
                 self.ask_volumes("work on an image is over");
             }
         }
+    }
+}
+
+impl Core {
+    /// Writes down what was tried with the image, or done to what became its next version.
+    fn note_work(&mut self, image: &ImageId, found: Option<&WorkResult>, noted: Option<Check>) {
+        let (Some(mut manifest), Some(noted)) = (self.manifests.get(image).cloned(), noted) else { return };
+        let checkup = match found {
+            Some(WorkResult::Checkup(checkup)) => Some(checkup),
+            Some(WorkResult::Sealing(sealing)) => sealing.checkup.as_ref(),
+            Some(WorkResult::Proof(_)) | None => None,
+        };
+        if let Some(WorkResult::Sealing(Sealing { image: Some(made), .. })) = found {
+            // What was tried with the other does not hold for this one.
+            (manifest.image, manifest.made, manifest.checks) = (made.clone(), noted.at, vec![]);
+        }
+        if let Some(Checkup { system, kernel, bios, uefi, .. }) = checkup {
+            (manifest.system, manifest.kernel) = (system.clone(), kernel.clone());
+            let boots = [(*bios, Firmware::Bios), (*uefi, Firmware::Uefi)];
+            manifest.firmware = boots.into_iter().filter_map(|(does, by)| does.then_some(by)).collect();
+        }
+        manifest.checks.push(noted);
+        self.keep_manifest(manifest);
+    }
+}
+
+/// Returns what is to be remembered of a work: that it was done, and how it went. A preview and a seal without a change are
+/// nothing, and so is a work that could not be tried.
+fn noted(task: Task, at: u64, result: &Result<WorkResult>) -> Option<Check> {
+    let check = |what: &str, passed, lines| Some(Check { what: what.to_owned(), passed, at, lines });
+    match (task, result) {
+        (_, Ok(WorkResult::Checkup(checkup))) => {
+            let bad = checkup.findings.iter().filter(|finding| finding.judgement.is_bad());
+            let lines = bad.map(|finding| format!("{}: {}", finding.about, finding.text)).collect();
+            check("checked", checkup.is_clean(), lines)
+        }
+        (_, Ok(WorkResult::Sealing(Sealing { changes, image: Some(_), .. }))) => {
+            let lines = changes.iter().map(|change| format!("{}: {}", change.about, change.text)).collect();
+            check("sealed", true, lines)
+        }
+        (_, Ok(WorkResult::Proof(Proof { firmware, millis, log }))) => {
+            let line = format!("login prompt after {} s ({})", millis / 1000, log.display());
+            check(proof_of(*firmware), true, vec![line])
+        }
+        (Task::Prove { firmware }, Err(error)) if error.kind() == Kind::Failed => {
+            check(proof_of(firmware), false, vec![error.chain()])
+        }
+        _ => None,
+    }
+}
+
+/// Returns the word for a proof by this firmware.
+fn proof_of(firmware: Firmware) -> &'static str {
+    match firmware {
+        Firmware::Bios => "proved-bios",
+        Firmware::Uefi => "proved-uefi",
     }
 }
 

@@ -162,3 +162,29 @@ fn what_a_proof_has_left_behind_is_found_by_its_volume_and_swept_up() {
     bench.settle();
     assert_eq!((bench.host.targets().unwrap().len(), bench.host.volumes().unwrap()), (0, before));
 }
+
+#[test]
+fn what_was_tried_stands_in_the_manifest_and_a_sealed_version_begins_with_its_seal() {
+    let mut bench = Bench::new(sample::config());
+    let imported =
+        crate::model::Imported { source: "/srv/x.raw".into(), format: None, size: None, sha256: None };
+    let origin = crate::model::Origin::Import(imported);
+    bench.core.keep_manifest(crate::model::Manifest::new(sample::image(), 5, origin));
+    check(&mut bench).unwrap();
+    tell(&mut bench, WorkNews::Ended(Ok(checkup())));
+    trial(&mut bench, crate::model::Firmware::Uefi);
+    tell(&mut bench, WorkNews::Ended(Err(Error::new(Kind::Failed, "no login prompt"))));
+    let manifest = bench.core.manifests.get(&sample::image()).expect("kept").clone();
+    assert!(manifest.has_passed("checked") && !manifest.has_passed("proved-uefi"));
+    assert_eq!((manifest.checks.len(), manifest.firmware.len()), (2, 2));
+
+    seal(&mut bench, false).unwrap();
+    let next: crate::model::ImageId = "debian13@2".parse().unwrap();
+    let change = crate::model::Change { about: "machine-id".into(), text: "emptied".into() };
+    let sealing = crate::model::Sealing { changes: vec![change], image: Some(next.clone()), checkup: None };
+    tell(&mut bench, WorkNews::Ended(Ok(WorkResult::Sealing(sealing))));
+    bench.settle();
+    let sealed = bench.core.manifests.get(&next).expect("kept before LVM lists its volume");
+    assert!(sealed.has_passed("sealed") && !sealed.has_passed("checked"));
+    assert_eq!(bench.core.manifests.get(&sample::image()).map(|manifest| manifest.checks.len()), Some(2));
+}
