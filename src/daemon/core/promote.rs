@@ -84,6 +84,9 @@ impl Core {
         if self.imports.get(name).is_some_and(super::imports::Import::is_running) {
             return refuse(Kind::Busy, "a version of it is being imported".into());
         }
+        if self.is_being_made(name) {
+            return refuse(Kind::Busy, "a version of it is being sealed".into());
+        }
         let image = policy::images::next_version(volumes, name)?;
         plan::admit(&volumes.pool, self.config.pool.watermark)?;
         let steps = plan::promote(found, &image, *publish)?;
