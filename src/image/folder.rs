@@ -126,7 +126,7 @@ fn of(parent: &Path, image: &ImageName) -> PathBuf {
 /// Removes empty folders and empty files below `folder`: the places where systemd has mounted things for a sandbox.
 ///
 /// Nothing with content in it is ever removed, so that a mount that should have been gone loses nothing.
-fn sweep(folder: &Path) {
+pub(super) fn sweep(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let Ok(found) = entry.metadata() else { continue };
         if found.is_dir() {

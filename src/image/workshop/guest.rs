@@ -4,9 +4,13 @@
 //! that one clone), files and privileges; QEMU's own seccomp filter is on besides. The guest's console goes to a file, its
 //! second serial port to us.
 
-use std::{fs, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
-use super::{Workshop, place::Place};
+use super::{
+    Workshop,
+    place::Place,
+    qemu::{equip, has_kvm, machine},
+};
 use crate::{
     error::{Context, Error, Kind, Result},
     image::{
@@ -21,8 +25,6 @@ use crate::{
 const KERNEL: &str = "/workshop/vmlinuz";
 const INITRD: &str = "/workshop/initrd";
 const CONSOLE: &str = "/workshop/console";
-/// The processor's virtualisation, where the machine has it.
-const KVM: &str = "/dev/kvm";
 /// The guest's memory: kernel, initramfs and room for the image's own tools; more where they make an initramfs.
 const MEMORY_MIB: u32 = 512;
 const MEMORY_TO_SEAL_MIB: u32 = 1024;
@@ -77,23 +79,15 @@ impl Guest<'_> {
     }
 
     fn sandbox(&self, place: &Place, node: &Path) -> Sandbox {
-        let kvm = fs::metadata(KVM).is_ok();
-        let sandbox = Sandbox::machine(self.image, self.role.name(), &place.root(), &self.args(kvm), LIMIT)
+        let kvm = has_kvm();
+        let args = self.args(kvm);
+        let sandbox = Sandbox::machine(self.image, self.role.name(), &place.root(), &args, LIMIT)
             .with_device(node)
-            .with(&["PrivateNetwork=yes", "RestrictAddressFamilies=AF_UNIX"])
-            .with(&[&format!("MemoryMax={}M", self.memory() + 512), LARGEST_LOG])
+            .with(&["PrivateNetwork=yes", "RestrictAddressFamilies=AF_UNIX", LARGEST_LOG])
             .seeing(&self.workshop.kernel(), KERNEL)
             .seeing(&self.workshop.initrd(), INITRD)
             .writing(&place.console(), CONSOLE);
-        if kvm {
-            sandbox.with(&[
-                &format!("DeviceAllow={KVM} rw"),
-                &format!("BindPaths={KVM}"),
-                "SupplementaryGroups=kvm",
-            ])
-        } else {
-            sandbox
-        }
+        equip(sandbox, kvm, self.memory())
     }
 
     /// Returns its memory, in MiB.
@@ -106,7 +100,6 @@ impl Guest<'_> {
 
     /// Returns QEMU's arguments.
     fn args(&self, kvm: bool) -> Vec<String> {
-        let accel = if kvm { "kvm:tcg" } else { "tcg" };
         let cmdline = format!(
             "console=ttyS0 quiet panic=-1 mitigations=off nokaslr random.trust_cpu=on {} rdinit=/usr/bin/sheath -- {WORKSHOP}",
             self.role.word()
@@ -114,29 +107,10 @@ impl Guest<'_> {
         let disk = format!(
             "driver=host_device,node-name=image,filename={DEVICE},cache.direct=on,aio=threads,discard=unmap"
         );
-        let words = [
-            "-nodefaults",
-            "-no-user-config",
-            "-no-reboot",
-            "-display",
-            "none",
-            "-vga",
-            "none",
-            "-sandbox",
-            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-            "-cpu",
-            "max",
-            "-device",
-            "virtio-rng-pci",
-            "-kernel",
-            KERNEL,
-            "-initrd",
-            INITRD,
-        ];
-        let mut args: Vec<String> = words.map(str::to_owned).to_vec();
+        let mut args = machine(kvm, self.memory());
         let mut pair = |key: &str, value: String| args.extend([key.to_owned(), value]);
-        pair("-machine", format!("pc,accel={accel},graphics=off"));
-        pair("-m", format!("{}M", self.memory()));
+        pair("-kernel", KERNEL.into());
+        pair("-initrd", INITRD.into());
         pair("-append", cmdline);
         pair("-blockdev", disk);
         pair("-device", format!("virtio-blk-pci,drive=image,serial={SERIAL}"));
@@ -180,12 +154,6 @@ mod tests {
         assert_eq!(args.iter().filter(|arg| *arg == "-blockdev").count(), 1);
         assert!(args.contains(&"-nodefaults".to_owned()));
         assert!(!args.iter().any(|arg| arg.contains("net")), "{args:?}");
-    }
-
-    #[test]
-    fn virtualisation_is_asked_for_only_where_it_is() {
-        assert!(args(true).contains(&"pc,accel=kvm:tcg,graphics=off".to_owned()));
-        assert!(args(false).contains(&"pc,accel=tcg,graphics=off".to_owned()));
     }
 
     #[test]

@@ -13,5 +13,6 @@ mod build;
 pub(super) mod guest;
 pub(super) mod netboot;
 mod place;
+mod qemu;
 
 pub use build::{BUILD, Workshop, fill};

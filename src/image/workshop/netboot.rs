@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::place::Place;
+use super::{
+    place::Place,
+    qemu::{equip, has_kvm, machine},
+};
 use crate::{
     error::{Context, Error, Kind, Result},
     host::file,
@@ -29,8 +32,6 @@ const NETWORK: &str = "198.18.0.0/24";
 /// UEFI as Debian packages it.
 const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const OVMF_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
-/// The processor's virtualisation, where the machine has it.
-const KVM: &str = "/dev/kvm";
 /// A blade's memory, for a proof.
 const MEMORY_MIB: u32 = 1024;
 /// Longest time until the login prompt where the processor is emulated.
@@ -111,52 +112,22 @@ impl Netboot<'_> {
     }
 
     fn sandbox(&self, place: &Place, boot: &Path, variables: Option<&Path>) -> Sandbox {
-        let kvm = fs::metadata(KVM).is_ok();
-        let what = format!("prove-{}", word(self.firmware));
+        let (kvm, what) = (has_kvm(), format!("prove-{}", word(self.firmware)));
+        let allowed = format!("IPAddressAllow={}", self.portal.0.ip());
         let mut sandbox = Sandbox::machine(self.image, &what, &place.root(), &self.args(kvm), LIMIT)
-            .with(&["RestrictAddressFamilies=AF_UNIX AF_INET", "IPAddressDeny=any"])
-            .with(&[
-                &format!("IPAddressAllow={}", self.portal.0.ip()),
-                &format!("MemoryMax={}M", MEMORY_MIB + 512),
-            ])
+            .with(&["RestrictAddressFamilies=AF_UNIX AF_INET", "IPAddressDeny=any", &allowed])
             .seeing(boot, BOOT);
         if let Some(path) = variables {
             sandbox = sandbox.writing(path, VARIABLES);
         }
-        if kvm {
-            sandbox = sandbox.with(&[
-                &format!("DeviceAllow={KVM} rw"),
-                &format!("BindPaths={KVM}"),
-                "SupplementaryGroups=kvm",
-            ]);
-        }
-        sandbox
+        equip(sandbox, kvm, MEMORY_MIB)
     }
 
     /// Returns QEMU's arguments.
     fn args(&self, kvm: bool) -> Vec<String> {
-        let accel = if kvm { "kvm:tcg" } else { "tcg" };
-        let words = [
-            "-nodefaults",
-            "-no-user-config",
-            "-no-reboot",
-            "-display",
-            "none",
-            "-vga",
-            "none",
-            "-sandbox",
-            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-            "-cpu",
-            "max",
-            "-device",
-            "virtio-rng-pci",
-            "-serial",
-            "stdio",
-        ];
-        let mut args: Vec<String> = words.map(str::to_owned).to_vec();
+        let mut args = machine(kvm, MEMORY_MIB);
         let mut pair = |key: &str, value: String| args.extend([key.to_owned(), value]);
-        pair("-machine", format!("pc,accel={accel},graphics=off"));
-        pair("-m", format!("{MEMORY_MIB}M"));
+        pair("-serial", "stdio".into());
         pair("-netdev", format!("user,id=net,ipv6=off,net={NETWORK},tftp={BOOT},bootfile={SCRIPT}"));
         // With QEMU's option ROM: iPXE, for both firmwares.
         let nic = if self.firmware == Firmware::Bios { "e1000" } else { "virtio-net-pci" };

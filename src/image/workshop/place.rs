@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     error::{Context, Result},
+    image::folder::sweep,
     model::ImageId,
 };
 
@@ -64,20 +65,6 @@ impl Drop for Place {
     fn drop(&mut self) {
         // Nobody to tell what is left; the next guest of this image tries again.
         self.clear();
-    }
-}
-
-/// Removes empty folders and empty files below `folder`: the places where systemd has mounted things for the sandbox.
-/// Nothing with content in it is ever removed, so that a mount that should have been gone loses nothing.
-fn sweep(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let Ok(found) = entry.metadata() else { continue };
-        if found.is_dir() {
-            sweep(&entry.path());
-            let _ = fs::remove_dir(entry.path());
-        } else if found.is_file() && found.len() == 0 {
-            let _ = fs::remove_file(entry.path());
-        }
     }
 }
 
