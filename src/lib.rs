@@ -48,6 +48,10 @@
 //! | slot | a place in the chassis: a port of the appliance's bridge |
 //! | blade | a server, known by the address of the NIC that it boots from |
 //! | image | a golden image: a thin volume that clones are made of |
+//! | family, version | an image's name, and one immutable image of that name: `debian13`, `debian13@3` |
+//! | default version | what a family's name stands for: the pinned version, else the newest published one |
+//! | manifest | what is known of a version beyond its volume; words only |
+//! | promotion | a blade's disk becomes the next version of a family |
 //! | clone, disk, spare | a thin snapshot of an image; a blade's; nobody's yet |
 //! | grant | the one-shot right to install, consumed when the disk is ready |
 //! | seed | the `CIDATA` partition: the blade's identity for cloud-init |

@@ -226,7 +226,7 @@ fn vm_what_is_not_there_is_missing_and_what_is_open_is_busy() {
     let none: ImageId = "none".parse().unwrap();
     let missing = pool().clone(nobody, &none, Bytes::mib(16), &tags(&none)).unwrap_err();
     assert_eq!(missing.kind(), Kind::Missing);
-    assert!(missing.to_string().contains("'none'"));
+    assert!(missing.to_string().contains("'none@1'"));
     assert_eq!(pool().finish_image(&none, true).unwrap_err().kind(), Kind::Missing);
 
     pool().clone(id, &name, Bytes::mib(32), &tags(&name)).unwrap();
