@@ -76,10 +76,11 @@ fn vm_import_goes_on_with_what_a_killed_agent_has_fetched() {
     let Some(_turn) = ready() else { return };
     let lab = Lab::new();
     let content = fs::read(lab.path("disk.qcow2")).unwrap();
-    let (server, third) = (Server::of(content.clone()), content.len() as u64 / 3);
+    let (server, quarter) = (Server::of(content.clone()), content.len() as u64 / 4);
     let mut child = start(&lab, &server.url("stalls"));
     let part = lab.path(&format!("import-{NAME}/part"));
-    wait_for("a third of the file", || (part.metadata().ok()?.len() >= third).then_some(()));
+    // The server has said a third; curl keeps the last few KiB to itself until it ends.
+    wait_for("a quarter of the file", || (part.metadata().ok()?.len() >= quarter).then_some(()));
     child.kill().unwrap();
     child.wait().unwrap();
     server.asked.lock().unwrap().clear();
