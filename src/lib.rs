@@ -52,6 +52,9 @@
 //! | default version | what a family's name stands for: the pinned version, else the newest published one |
 //! | manifest | what is known of a version beyond its volume; words only |
 //! | promotion | a blade's disk becomes the next version of a family |
+//! | donor | a server whose disk becomes an image |
+//! | workshop | a small Linux, made of what the appliance has, in which images are looked into and worked on |
+//! | check, seal, proof | what an image lacks to boot over iSCSI; making it so; a throw-away disk of it that has booted |
 //! | clone, disk, spare | a thin snapshot of an image; a blade's; nobody's yet |
 //! | grant | the one-shot right to install, consumed when the disk is ready |
 //! | seed | the `CIDATA` partition: the blade's identity for cloud-init |
