@@ -76,8 +76,12 @@ const UNPACKERS: [&str; 2] = ["/usr/bin/xz", "/usr/bin/bzip2"];
 const ADD_UNPACKERS: &str = "for program in xz bzip2; do \
     [ -e /usr/bin/$program ] || [ ! -e /payload/$program ] || install -m 755 /payload/$program /usr/bin; done";
 
-/// Emulated, all of it has taken four minutes; a neighbour on the same cores may double and double that.
-const BOUND: std::time::Duration = secs(1200);
+/// Where images come from is the same on any kernel, and takes minutes: the newer one has its turn. The older one's package
+/// has imports of its own to prove, see below.
+const ONE_KERNEL_DOES: &str = "--skip import_crash --skip import_refusals --skip import_sources";
+
+/// Emulated, all of it has taken a quarter of an hour; a neighbour on the same cores may double that.
+const BOUND: std::time::Duration = secs(2400);
 
 #[test]
 fn kernel_6_12() {
@@ -212,8 +216,9 @@ fn run_on(release: Release) {
     appliance.ok(PREPARE).unwrap();
     appliance.ok(ADD_UNPACKERS).unwrap();
     let which = std::env::var("SHEATH_TESTS").unwrap_or_else(|_| "vm_".into());
+    let skip = if release == Release::Bookworm { ONE_KERNEL_DOES } else { "" };
     let command = format!(
-        "SHEATH_GUEST=1 SHEATH_TEST_DISK=/dev/vdb /payload/kernel --ignored --test-threads=1 {which} 2>&1"
+        "SHEATH_GUEST=1 SHEATH_TEST_DISK=/dev/vdb /payload/kernel --ignored --test-threads=1 {skip} {which} 2>&1"
     );
     let output = appliance.agent().run_within(&command, BOUND).unwrap();
     say(&format!("Linux {}\n{}", version.trim(), output.stdout));
