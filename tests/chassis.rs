@@ -31,8 +31,6 @@ const PROMISES: &[Promise] = &[
     ("set-up refuses a disk that holds something, naming it", setup_refuses_a_used_disk),
     ("set-up makes a working appliance, and finds nothing to do when run again", sets_up),
     ("an image is imported and published", imports),
-    ("an image is looked into by a guest of its own, which finds a Debian that boots both ways", checks),
-    ("sealing an image makes its next version, and leaves the image as it is", seals),
     ("a blade is known, with slot and MAC, within a second of its first frame", sees_a_blade),
     ("a BIOS blade is prompted, installed, restarted, and boots its own disk", boots_bios),
     ("inside the blade: its name, a grown root, the initiator name we gave", looks_inside),
@@ -132,39 +130,6 @@ fn imports(story: &mut Story) {
     let refused = story.stage.appliance.run("sheath image import broken /etc/hostname").unwrap();
     assert_ne!(refused.code, 0, "a text file was taken for an image");
     assert_eq!(story.run("lvs --noheadings -o lv_name sheath | grep -c broken || true").trim(), "0");
-}
-
-/// The guest in the guest is emulated twice, and the first work makes the workshop.
-const WORK_BOUND: Duration = secs(900);
-
-fn work(story: &mut Story, words: &str) -> serde_json::Value {
-    let words = format!("sheath image {words} --json");
-    let output = story.stage.appliance.agent().run_within(&words, WORK_BOUND).unwrap();
-    serde_json::from_str(&output.ok().unwrap()).unwrap()
-}
-
-fn checks(story: &mut Story) {
-    let checkup = work(story, &format!("check {IMAGE}"));
-    assert_eq!((checkup["bios"].as_bool(), checkup["uefi"].as_bool()), (Some(true), Some(true)), "{checkup}");
-    assert!(checkup["system"].as_str().is_some_and(|system| system.contains("13 (trixie)")), "{checkup}");
-    let findings = checkup["findings"].as_array().unwrap();
-    let initramfs = findings.iter().find(|finding| finding["about"] == "initramfs").unwrap();
-    assert_eq!(initramfs["judgement"], "ok", "its own lister was asked: {initramfs}");
-}
-
-fn seals(story: &mut Story) {
-    let before = story.run("lvs --noheadings -o lv_name,lv_uuid sheath | grep 'sheath-img-debian13 '");
-    let sealing = work(story, &format!("seal {IMAGE}"));
-    assert_eq!(sealing["image"], "debian13@2", "{sealing}");
-    assert_eq!(
-        sealing["changes"].as_array().map(Vec::len),
-        Some(1),
-        "the golden image lacks nothing: {sealing}"
-    );
-    let after = story.run("lvs --noheadings -o lv_name,lv_uuid sheath | grep 'sheath-img-debian13 '");
-    assert_eq!(before, after);
-    let left = "lvs --noheadings -o lv_name sheath | grep -c sheath-vol || true";
-    assert_eq!(story.run(left).trim(), "0");
 }
 
 fn sees_a_blade(story: &mut Story) {

@@ -4,7 +4,10 @@
 //! that one clone), files and privileges; QEMU's own seccomp filter is on besides. The guest's console goes to a file, its
 //! second serial port to us.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use super::{
     Workshop,
@@ -28,6 +31,10 @@ const CONSOLE: &str = "/workshop/console";
 /// The guest's memory: kernel, initramfs and room for the image's own tools; more where they make an initramfs.
 const MEMORY_MIB: u32 = 512;
 const MEMORY_TO_SEAL_MIB: u32 = 1024;
+/// Longest time until a guest's first word: 20 s where the appliance is itself emulated and has nothing else to do.
+const FIRST_WORD: Duration = Duration::from_secs(300);
+/// Longest time between two: an initramfs may be made anew.
+const NEXT_WORD: Duration = Duration::from_secs(1200);
 /// Longest time for a guest, emulated.
 const LIMIT: Duration = Duration::from_secs(3600);
 /// The console log is cut off there, and the guest with it: one that prints so much is not at work.
@@ -56,12 +63,24 @@ impl Guest<'_> {
     /// # Errors
     /// What the guest says of itself; [`Kind::Failed`] with the console's end where it ends without a word.
     pub(in crate::image) fn run(&self, on_line: &mut dyn FnMut(Line)) -> Result<()> {
+        let mut silence = Silence::begin();
+        match self.run_once(on_line, &mut silence) {
+            // A guest that has not said a word has touched nothing: an emulated kernel may hang once in its start.
+            Err(error) if error.kind() == Kind::Timeout && silence.heard.is_none() => {
+                self.run_once(on_line, &mut Silence::begin())
+            }
+            ended => ended,
+        }
+    }
+
+    fn run_once(&self, on_line: &mut dyn FnMut(Line), silence: &mut Silence) -> Result<()> {
         let place = Place::make(self.folder, self.image)?;
         let node = self.device.canonicalize().attempt(|| format!("find '{}'", self.device.display()))?;
         let sandbox = self.sandbox(&place, &node);
         sandbox.stop();
         let (mut lines, mut last, mut broken) = (Lines::default(), None, false);
         let ended = sandbox.run(vec![], |piece| {
+            silence.hear(piece).inspect_err(|_| broken = true)?;
             for line in lines.feed(piece).inspect_err(|_| broken = true)? {
                 match line {
                     Line::Done | Line::Failed { .. } => last = Some(line),
@@ -121,6 +140,35 @@ impl Guest<'_> {
     }
 }
 
+/// How long a guest has said nothing.
+struct Silence {
+    begin: Instant,
+    heard: Option<Instant>,
+}
+
+impl Silence {
+    fn begin() -> Self {
+        Self { begin: Instant::now(), heard: None }
+    }
+
+    /// Takes in what came, or that nothing came.
+    ///
+    /// # Errors
+    /// [`Kind::Timeout`] when nothing has come for too long.
+    fn hear(&mut self, piece: &[u8]) -> Result<()> {
+        if !piece.is_empty() {
+            self.heard = Some(Instant::now());
+            return Ok(());
+        }
+        let (since, most) = self.heard.map_or((self.begin, FIRST_WORD), |heard| (heard, NEXT_WORD));
+        if since.elapsed() < most {
+            return Ok(());
+        }
+        let text = format!("the guest has said nothing for {} s", most.as_secs());
+        Err(Error::new(Kind::Timeout, text))
+    }
+}
+
 /// Returns the error of a guest that ended without a word: QEMU's own, or what stands on its console.
 fn silent(place: &Place, ended: Option<Error>) -> Error {
     let console = place.last_words(SHOWN);
@@ -145,6 +193,19 @@ mod tests {
         let (device, folder) = (PathBuf::from("/dev/dm-7"), PathBuf::from("/f"));
         Guest { image: &image, role: Role::Check, workshop: &workshop, device: &device, folder: &folder }
             .args(kvm)
+    }
+
+    #[test]
+    fn a_guest_that_says_nothing_is_given_up_and_one_that_has_spoken_later() {
+        let long_ago = |most: Duration| Instant::now().checked_sub(most + Duration::from_secs(1)).unwrap();
+        let mut silence = Silence { begin: long_ago(FIRST_WORD), heard: None };
+        assert_eq!(silence.hear(b"").unwrap_err().kind(), Kind::Timeout);
+        silence.hear(b"{").unwrap();
+        silence.hear(b"").unwrap();
+        silence.heard = Some(long_ago(FIRST_WORD));
+        silence.hear(b"").unwrap();
+        silence.heard = Some(long_ago(NEXT_WORD));
+        assert!(silence.hear(b"").is_err());
     }
 
     #[test]
