@@ -340,7 +340,7 @@ pub enum ProofFirmware {
 pub struct ImportArgs {
     /// The image's name; where there is one of that name, this becomes its next version
     pub name: ImageName,
-    /// The file, a donor's disk (/dev/sdc, see `sheath donors`), an http:// or https:// URL, or nbd://HOST[:PORT]/EXPORT
+    /// The file, a donor's disk (/dev/sdc, see `sheath donors`), an http:// or https:// URL, or nbd://HOST:PORT/EXPORT
     #[arg(value_name = "SOURCE", value_hint = ValueHint::FilePath)]
     pub source: String,
     /// Let blades choose it as soon as it is there

@@ -71,7 +71,7 @@ pub trait Host: Send + Sync {
     ///
     /// # Errors
     /// [`Kind::Missing`] where there is no such target,
-    /// [`Kind::Exists`](crate::error::Kind::Exists) where it is ours.
+    /// [`Kind::Exists`] where it is ours.
     fn foreign(&self, target: &Iqn) -> Result<ObservedForeign> {
         Err(Error::new(Kind::Missing, format!("look at target '{target}': there is no such target")))
     }
