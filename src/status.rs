@@ -393,13 +393,12 @@ pub enum Task {
 
 impl std::fmt::Display for Task {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Check => "check",
-            Self::Seal { dry_run: false } => "seal",
-            Self::Seal { dry_run: true } => "preview of a seal",
-            Self::Prove { firmware: Firmware::Bios } => "proof by BIOS",
-            Self::Prove { firmware: Firmware::Uefi } => "proof by UEFI",
-        })
+        match self {
+            Self::Check => f.write_str("check"),
+            Self::Seal { dry_run: false } => f.write_str("seal"),
+            Self::Seal { dry_run: true } => f.write_str("preview of a seal"),
+            Self::Prove { firmware } => write!(f, "proof by {firmware}"),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     control::api::Request,
     error::{Error, Kind, Result},
     host::{Counters, SessionKind},
-    model::{BladeId, Bytes, Firmware, Growth, Hardware, Slot},
+    model::{BladeId, Bytes, Growth, Hardware, Slot},
     status::{BladeView, RefusedLogin},
 };
 
@@ -197,17 +197,13 @@ fn counted_line(counters: &Counters) -> String {
 }
 
 fn hardware(hardware: &Hardware) -> Vec<(&'static str, String)> {
-    let firmware = hardware.firmware.map(|firmware| match firmware {
-        Firmware::Bios => "BIOS",
-        Firmware::Uefi => "UEFI",
-    });
     let maker = [&hardware.manufacturer, &hardware.product].into_iter().flatten();
     let machine = maker.map(|word| human::tame(word)).collect::<Vec<_>>().join(" ");
     let lines = [
         ("machine", Some(machine).filter(|text| !text.is_empty())),
         ("serial", hardware.serial.as_deref().map(human::tame)),
         ("uuid", hardware.uuid.as_deref().map(human::tame)),
-        ("firmware", firmware.map(str::to_owned)),
+        ("firmware", hardware.firmware.map(|firmware| firmware.to_string())),
         ("ipxe", hardware.ipxe.as_deref().map(human::tame)),
     ];
     lines.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     control::api::{PromoteRequest, Request},
     error::Result,
-    model::{Bytes, Check, Consistency, Firmware, ImageName, ImageRef, Imported, Manifest, Origin, Parent},
+    model::{Bytes, Check, Consistency, ImageName, ImageRef, Imported, Manifest, Origin, Parent},
     status::{ImageDetail, ImageView, Millis},
 };
 
@@ -117,11 +117,8 @@ fn manifest_lines(manifest: &Manifest, now: Millis) -> Vec<(&'static str, String
     lines.extend(manifest.system.as_deref().map(|system| ("system", human::tame(system))));
     lines.extend(manifest.kernel.as_deref().map(|kernel| ("kernel", human::tame(kernel))));
     if !manifest.firmware.is_empty() {
-        let word = |firmware: &Firmware| match firmware {
-            Firmware::Bios => "BIOS",
-            Firmware::Uefi => "UEFI",
-        };
-        lines.push(("firmware", manifest.firmware.iter().map(word).collect::<Vec<_>>().join(", ")));
+        let all: Vec<_> = manifest.firmware.iter().map(ToString::to_string).collect();
+        lines.push(("firmware", all.join(", ")));
     }
     lines.extend(manifest.checks.iter().map(|check| ("check", check_line(check, now))));
     lines

@@ -56,10 +56,7 @@ pub(super) fn prove(session: &mut Session<'_>, image: &ImageRef, by: ProofFirmwa
 
 /// Returns a proof for people: what was proved, and what not.
 fn proved(image: &ImageRef, proof: &Proof) -> String {
-    let firmware = match proof.firmware {
-        Firmware::Bios => "BIOS",
-        Firmware::Uefi => "UEFI",
-    };
+    let firmware = proof.firmware;
     format!(
         "image '{image}' boots by {firmware}: PXE, iPXE, iSCSI with CHAP, login prompt after {} s\n  \
          not tried: the chassis' own DHCP and a blade's own NIC; console: {}\n",

@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::workshop::netboot::{Netboot, Seen, word};
+use super::workshop::{
+    netboot::{Netboot, Seen},
+    place::end_of,
+};
 use crate::{
     error::{Context, Error, Kind, Result},
     host::{Host, cmd::Tool, file},
@@ -43,7 +46,7 @@ impl Trial {
     /// # Errors
     /// [`Kind::Failed`] with the console's end where no login prompt came; else what kept it from being tried.
     pub fn run(&self, host: &dyn Host, folder: &Path, phase: &mut dyn FnMut(&str)) -> Result<Proof> {
-        let what = || format!("prove image '{}' ({})", self.image, word(self.firmware));
+        let what = || format!("prove image '{}' ({})", self.image, self.firmware.word());
         Tool::Qemu.check().map_err(|e| e.while_doing(what()))?;
         phase("making its disk and target");
         let seen = self.steps.iter().try_for_each(|step| host.run(step).map(drop)).and_then(|()| {
@@ -66,10 +69,7 @@ impl Trial {
                 Ok(Proof { firmware: self.firmware, millis, log })
             }
             None => {
-                let end = &seen.console[seen.console.len().saturating_sub(SHOWN)..];
-                let end = String::from_utf8_lossy(end);
-                let end =
-                    end.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+                let end = end_of(&seen.console, SHOWN);
                 let text = format!(
                     "no login prompt on its serial console, which ends with: {end} (all of it: {})",
                     log.display()
@@ -85,7 +85,7 @@ impl Trial {
         let proofs = folder.join("proofs");
         let attempt = || format!("make folder '{}'", proofs.display());
         DirBuilder::new().mode(0o700).recursive(true).create(&proofs).attempt(attempt)?;
-        let path = proofs.join(format!("{}-{}.log", self.image, word(self.firmware)));
+        let path = proofs.join(format!("{}-{}.log", self.image, self.firmware.word()));
         file::save(&path, console, 0o600)?;
         Ok(path)
     }

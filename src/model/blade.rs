@@ -75,6 +75,25 @@ pub enum Firmware {
     Uefi,
 }
 
+impl Firmware {
+    /// Returns its word, the same as in JSON and on the command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Bios => "bios",
+            Self::Uefi => "uefi",
+        }
+    }
+}
+
+impl fmt::Display for Firmware {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bios => "BIOS",
+            Self::Uefi => "UEFI",
+        })
+    }
+}
+
 /// What a blade says of itself (SMBIOS, by way of iPXE). Shown to people; nothing is ever decided by it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]

@@ -15,7 +15,7 @@ use crate::{
     error::Result,
     model::{
         Backstore, BladeId, Bytes, DiskGuid, Export, ForeignExport, Hostname, ImageId, Iqn, Layout, LvName,
-        Seed, Slot, Tag, Variables, VolumeId,
+        Portal, Seed, Slot, Tag, Variables, VolumeId,
     },
     roster::{Blade, Grant},
 };
@@ -111,7 +111,7 @@ pub fn wish(config: &Config, id: BladeId, blade: &Blade) -> Result<BladeWish> {
         (None, Some(disk)) => Some(DiskWish {
             make: None,
             adopt: None,
-            export: export(config, (id, disk.slot), disk.volume)?,
+            export: export(config, id, disk.volume, config.target.portal_of(disk.slot))?,
             properties: properties(id, disk.slot, &disk.image),
         }),
         (None, None) => None,
@@ -130,7 +130,7 @@ fn granted_disk(config: &Config, id: BladeId, blade: &Blade, grant: &Grant) -> R
     let disk = DiskWish {
         make: None,
         adopt: None,
-        export: export(config, (id, blade.slot), grant.volume)?,
+        export: export(config, id, grant.volume, config.target.portal_of(blade.slot))?,
         properties: properties(id, blade.slot, &grant.image),
     };
     if let Some(from) = &grant.from {
@@ -178,13 +178,17 @@ pub fn hostname_of(config: &Config, id: BladeId, slot: Slot) -> Hostname {
     configured.unwrap_or_else(|| id.to_string().parse().expect("a blade's id is a host name"))
 }
 
-fn export(config: &Config, (id, slot): (BladeId, Slot), volume: VolumeId) -> Result<Export> {
+/// Returns how LIO serves this volume to this blade at this portal.
+///
+/// # Errors
+/// As [`target_of`].
+pub fn export(config: &Config, id: BladeId, volume: VolumeId, portal: Portal) -> Result<Export> {
     let device = format!("/dev/{}/{}", config.pool.vg, volume.lv_name()).into();
     Ok(Export {
         backstore: Backstore { volume, device },
         target: target_of(config, id)?,
         initiator: initiator_of(config, id)?,
-        portals: vec![config.target.portal_of(slot)],
+        portals: vec![portal],
         chap: config.target.chap,
     })
 }

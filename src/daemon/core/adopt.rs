@@ -65,7 +65,10 @@ impl Core {
     }
 
     fn preview_adopt(&mut self, id: BladeId, adopt: Adopt, reply: ReplyTo) {
-        let Some(volumes) = self.volumes.clone() else { return drop(reply.send(Err(not_yet(&adopt)))) };
+        let volumes = match self.known_volumes() {
+            Ok(volumes) => volumes.clone(),
+            Err(error) => return drop(reply.send(Err(error))),
+        };
         let config = self.config.clone();
         let volume = VolumeId((self.outside.fresh)());
         self.ask(Box::new(move |host| {
@@ -83,7 +86,7 @@ impl Core {
         let checked = self.adopting_blade(&adopt).and_then(|id| {
             let found = found.ok_or_else(|| Error::new(Kind::Failed, "look at the foreign target"))?;
             // Without a report no plan is made, and nobody would ever answer.
-            self.volumes.as_ref().ok_or_else(|| not_yet(&adopt))?;
+            self.known_volumes()?;
             Ok((id, plan::adopt(found)?))
         });
         let (id, from) = match checked {
@@ -110,8 +113,4 @@ fn granted(adopt: &Adopt, volume: VolumeId, from: ForeignExport) -> Grant {
 
 fn wish(config: &crate::config::Config, id: BladeId, adopt: &Adopt, grant: Grant) -> Result<BladeWish> {
     policy::wish(config, id, &Blade { grant: Some(grant), ..Blade::new(adopt.slot) })
-}
-
-fn not_yet(adopt: &Adopt) -> Error {
-    Error::new(Kind::Busy, format!("adopt '{}': LVM has not reported yet, see 'sheath status'", adopt.target))
 }

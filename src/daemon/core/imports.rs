@@ -49,16 +49,10 @@ impl Core {
             if self.asked.requests.get(&name) == Some(&request) {
                 return Ok(accepted(format!("image '{}' is being imported already", import.image)));
             }
-            return Err(Error::new(
-                Kind::Busy,
-                format!("import image '{name}': a version of it is being imported"),
-            ));
         }
-        if self.is_being_made(&name) {
-            return Err(Error::new(
-                Kind::Busy,
-                format!("import image '{name}': a version of it is being sealed"),
-            ));
+        if let Some(how) = self.being_made(&name) {
+            let text = format!("import image '{name}': a version of it is being {how}");
+            return Err(Error::new(Kind::Busy, text));
         }
         let image = policy::images::next_version(self.known_volumes()?, &name)?;
         self.journal.tell_image(EventKind::Image, &name, &format!("import of image '{image}' begins"));

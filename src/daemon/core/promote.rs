@@ -81,11 +81,8 @@ impl Core {
         let Some(found) = volumes.volumes.get(&disk.volume.lv_name()) else {
             return refuse(Kind::Missing, format!("volume '{}' of blade {id} is not there", disk.volume));
         };
-        if self.imports.get(name).is_some_and(super::imports::Import::is_running) {
-            return refuse(Kind::Busy, "a version of it is being imported".into());
-        }
-        if self.is_being_made(name) {
-            return refuse(Kind::Busy, "a version of it is being sealed".into());
+        if let Some(how) = self.being_made(name) {
+            return refuse(Kind::Busy, format!("a version of it is being {how}"));
         }
         let image = policy::images::next_version(volumes, name)?;
         plan::admit(&volumes.pool, self.config.pool.watermark)?;

@@ -12,7 +12,7 @@ use crate::{
     config::Config,
     error::Result,
     image::Trial,
-    model::{Backstore, BladeId, Export, Firmware, ImageId, Mac, Seed, Slot, VolumeId},
+    model::{BladeId, Firmware, ImageId, Mac, Seed, Slot, VolumeId},
     observed::ObservedExport,
     plan::{self, Step},
     policy::{self, BladeWish, DiskWish},
@@ -28,8 +28,9 @@ impl Core {
     /// A full pool, an image that is not there, a prefix that leaves no room for a target's name.
     pub(super) fn trial(&self, image: &ImageId, firmware: Firmware, volume: VolumeId) -> Result<Trial> {
         let (config, blade) = (&*self.config, stand_in(volume));
-        let export = export(config, blade, volume)?;
-        let (target, portal) = (export.target.clone(), config.target.portal);
+        let portal = config.target.portal;
+        let export = policy::export(config, blade, volume, portal)?;
+        let target = export.target.clone();
         let credentials = self.outside.host.credentials(volume, export.chap);
         let slot = config.chassis.slots.keys().next().copied();
         let disk = BootDisk {
@@ -81,17 +82,6 @@ fn stand_in(volume: VolumeId) -> BladeId {
 
 fn first_slot() -> Slot {
     "1".parse().expect("a slot's number")
-}
-
-fn export(config: &Config, blade: BladeId, volume: VolumeId) -> Result<Export> {
-    let device = format!("/dev/{}/{}", config.pool.vg, volume.lv_name()).into();
-    Ok(Export {
-        backstore: Backstore { volume, device },
-        target: policy::target_of(config, blade)?,
-        initiator: policy::initiator_of(config, blade)?,
-        portals: vec![config.target.portal],
-        chap: config.target.chap,
-    })
 }
 
 fn seed(blade: BladeId, volume: VolumeId) -> Seed {

@@ -3,7 +3,7 @@
 //! One work at a time per image. Its clone's id is given out here and counts as wanted until the work is over; one that
 //! a killed agent has left is half-made and wanted by nobody, and goes like the others.
 
-use super::{Core, EventKind};
+use super::{Core, EventKind, imports::Import};
 use crate::{
     control::api::Reply,
     error::{Error, Kind, Result},
@@ -92,8 +92,7 @@ impl Core {
 
     /// Returns the version that a seal makes: nobody else may be about to make it.
     fn next_sealed(&self, name: &ImageName) -> Result<ImageId> {
-        let import = self.imports.get(name).is_some_and(|import| import.is_running());
-        if import || self.is_being_made(name) {
+        if self.being_made(name).is_some() {
             return Err(Error::new(
                 Kind::Busy,
                 format!("seal image '{name}': a version of it is being made"),
@@ -102,9 +101,13 @@ impl Core {
         policy::images::next_version(self.known_volumes()?, name)
     }
 
-    /// Returns whether a work makes a version of this family.
-    pub(super) fn is_being_made(&self, name: &ImageName) -> bool {
-        self.works.values().filter_map(Work::makes).any(|image| image.name == *name)
+    /// Returns what makes a version of this family right now, imported or sealed: the next number is taken.
+    pub(super) fn being_made(&self, name: &ImageName) -> Option<&'static str> {
+        if self.imports.get(name).is_some_and(Import::is_running) {
+            return Some("imported");
+        }
+        let sealed = self.works.values().filter_map(Work::makes).any(|image| image.name == *name);
+        sealed.then_some("sealed")
     }
 
     pub(super) fn work_view(&self, image: &ImageRef) -> Result<Reply> {
@@ -175,21 +178,18 @@ fn noted(task: Task, at: u64, result: &Result<WorkResult>) -> Option<Check> {
         }
         (_, Ok(WorkResult::Proof(Proof { firmware, millis, log }))) => {
             let line = format!("login prompt after {} s ({})", millis / 1000, log.display());
-            check(proof_of(*firmware), true, vec![line])
+            check(&proof_of(*firmware), true, vec![line])
         }
         (Task::Prove { firmware }, Err(error)) if error.kind() == Kind::Failed => {
-            check(proof_of(firmware), false, vec![error.chain()])
+            check(&proof_of(firmware), false, vec![error.chain()])
         }
         _ => None,
     }
 }
 
 /// Returns the word for a proof by this firmware.
-fn proof_of(firmware: Firmware) -> &'static str {
-    match firmware {
-        Firmware::Bios => "proved-bios",
-        Firmware::Uefi => "proved-uefi",
-    }
+fn proof_of(firmware: Firmware) -> String {
+    format!("proved-{}", firmware.word())
 }
 
 /// Says how long the last phase has taken: until now, less what the others took.

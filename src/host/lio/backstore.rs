@@ -3,7 +3,7 @@
 //! Device and serial are written before `enable`, which nothing but removal undoes; the profile comes after it. A
 //! backstore that carries our name and another device is made anew unless it is exported.
 
-use super::{Lio, any, profile};
+use super::{Lio, any, listed, profile};
 use crate::{
     error::{Error, Kind, Result},
     host::{ObservedBackstore, configfs::Node},
@@ -71,9 +71,7 @@ impl Lio {
 /// Returns the LUNs that lead to this backstore, as `FABRIC/TARGET/TPG/LUN`. One file, whatever the number of targets.
 pub(super) fn exports(device: &Node) -> Result<Vec<String>> {
     let members = device.read_if_there("alua/default_tg_pt_gp/members")?.unwrap_or_default();
-    // Each line ends with a NUL too.
-    let lines = members.split(['\n', '\0']).map(str::trim).filter(|line| !line.is_empty());
-    Ok(lines.map(str::to_owned).collect())
+    Ok(listed(&members).collect())
 }
 
 /// Removes a backstore, and its HBA folder where nothing else is in it.

@@ -7,6 +7,7 @@ use super::{
     Lio,
     backstore::{exports, remove_device},
     info::Info,
+    observe::guests,
     target::{Faults, lun_device, remove_tpg, tpgs},
 };
 use crate::{
@@ -120,9 +121,7 @@ fn logged_in(tpg: &Node) -> Result<Vec<String>> {
             names.push(name);
         }
     }
-    let guests = tpg.read_if_there("dynamic_sessions")?.unwrap_or_default();
-    let guests = guests.split(['\n', '\0']).map(str::trim).filter(|name| !name.is_empty());
-    names.extend(guests.map(str::to_owned));
+    names.extend(guests(tpg)?);
     Ok(names)
 }
 

@@ -200,6 +200,11 @@ impl Lio {
     }
 }
 
+/// Returns the lines of a file that is a list; the kernel ends each with a NUL too.
+fn listed(text: &str) -> impl Iterator<Item = String> + '_ {
+    text.split(['\n', '\0']).map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned)
+}
+
 /// Returns `Changed` where one of them is. An array's items are made in order, so it reads like the steps it holds.
 fn any<const N: usize>(all: [Changed; N]) -> Changed {
     Changed::from_bool(all.contains(&Changed::Changed))

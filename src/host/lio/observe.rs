@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::atomic::Ordering};
 use super::{
     BACKSTORE_PREFIX, LUN, Lio, TPG,
     info::Info,
-    profile,
+    listed, profile,
     target::{lun_device, tpgs},
 };
 use crate::{
@@ -146,11 +146,13 @@ fn add_tpg(summary: &mut TargetSummary, tpg: &Node) -> Result<()> {
         summary.sessions.extend(Info::parse(&info).and_then(Info::session));
         summary.initiators.push(name);
     }
-    // Initiators that a foreign target lets in without an ACL; LIO says no more of them than their names.
-    let dynamic = tpg.read_if_there("dynamic_sessions")?.unwrap_or_default();
-    let names = dynamic.split(['\n', '\0']).map(str::trim).filter(|name| !name.is_empty());
-    summary.initiators.extend(names.map(str::to_owned));
+    summary.initiators.extend(guests(tpg)?);
     Ok(())
+}
+
+/// Returns the initiators that a foreign target lets in without an ACL; LIO says no more of them than their names.
+pub(super) fn guests(tpg: &Node) -> Result<Vec<String>> {
+    Ok(listed(&tpg.read_if_there("dynamic_sessions")?.unwrap_or_default()).collect())
 }
 
 /// Returns the device of a backstore; one that names none, such as a RAM disk, by its folder's name.

@@ -12,7 +12,7 @@
 mod build;
 pub(super) mod guest;
 pub(super) mod netboot;
-mod place;
+pub(super) mod place;
 mod qemu;
 
 pub use build::{BUILD, Workshop, fill};

@@ -112,7 +112,7 @@ impl Netboot<'_> {
     }
 
     fn sandbox(&self, place: &Place, boot: &Path, variables: Option<&Path>) -> Sandbox {
-        let (kvm, what) = (has_kvm(), format!("prove-{}", word(self.firmware)));
+        let (kvm, what) = (has_kvm(), format!("prove-{}", self.firmware.word()));
         let allowed = format!("IPAddressAllow={}", self.portal.0.ip());
         let mut sandbox = Sandbox::machine(self.image, &what, &place.root(), &self.args(kvm), LIMIT)
             .with(&["RestrictAddressFamilies=AF_UNIX AF_INET", "IPAddressDeny=any", &allowed])
@@ -137,14 +137,6 @@ impl Netboot<'_> {
             pair("-drive", format!("if=pflash,unit=1,format=raw,file={VARIABLES}"));
         }
         args
-    }
-}
-
-/// Returns the firmware's word, as the command line has it.
-pub(in crate::image) fn word(firmware: Firmware) -> &'static str {
-    match firmware {
-        Firmware::Bios => "bios",
-        Firmware::Uefi => "uefi",
     }
 }
 

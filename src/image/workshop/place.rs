@@ -48,10 +48,7 @@ impl Place {
 
     /// Returns the end of the console's log, on one line.
     pub(in crate::image) fn last_words(&self, most: usize) -> String {
-        let bytes = fs::read(self.console()).unwrap_or_default();
-        let end = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(most)..]).into_owned();
-        let lines = end.lines().map(str::trim).filter(|line| !line.is_empty());
-        lines.collect::<Vec<_>>().join("; ")
+        end_of(&fs::read(self.console()).unwrap_or_default(), most)
     }
 
     fn clear(&self) {
@@ -66,6 +63,13 @@ impl Drop for Place {
         // Nobody to tell what is left; the next guest of this image tries again.
         self.clear();
     }
+}
+
+/// Returns the end of a console's log, at most so many bytes of it, on one line.
+pub(in crate::image) fn end_of(console: &[u8], most: usize) -> String {
+    let end = String::from_utf8_lossy(&console[console.len().saturating_sub(most)..]);
+    let lines = end.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
