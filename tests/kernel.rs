@@ -131,6 +131,11 @@ fn the_package_comes_up_on_debian_12() {
 const LARGE_IMAGE: &str = "cp /run/tiny.raw /var/tmp/large.raw && truncate -s 600M /var/tmp/large.raw && \
     head -c 500M /dev/zero | tr '\\0' x | dd of=/var/tmp/large.raw bs=1M seek=65 conv=notrunc status=none";
 
+/// Stops the processes of an import as soon as there are some.
+const STAND_STILL: &str = "for turn in $(seq 600); do \
+    unit=$(systemctl list-units --plain --no-legend 'sheath-import-*-convert*' | cut -d' ' -f1); \
+    [ -n \"$unit\" ] && systemctl kill --signal=STOP \"$unit\" && exit 0; sleep 0.1; done; exit 1";
+
 /// An import goes on by itself when the agent is killed, and when it is restarted; a cancelled one leaves nothing.
 fn imports_outlive_the_agent(stage: &mut Stage) {
     let import = "sheath image import large /var/tmp/large.raw";
@@ -149,8 +154,8 @@ fn imports_outlive_the_agent(stage: &mut Stage) {
         until("its end", secs(60), || (stage.sheath("images").ok()?.as_array()?.len() == 1).then_some(()))
             .unwrap();
     }
-    stage.appliance.ok(&format!("{import} --no-wait")).unwrap();
-    written(stage, "large");
+    // Its child stands still, so that it cannot be whole before it is cancelled.
+    stage.appliance.ok(&format!("{import} --no-wait; {STAND_STILL}")).unwrap();
     stage.appliance.ok("sheath image cancel large").unwrap();
     let left = "ls -d /var/lib/sheath/import-* 2>/dev/null; systemctl list-units --all --plain --no-legend 'sheath-import-*'";
     until("nothing to be left", secs(60), || {

@@ -142,8 +142,8 @@ impl Core {
             if listed {
                 self.keep_import(&image);
             }
-            self.end_import(&image.name);
-            self.tell_import_end(image, publish, listed);
+            let cancelled = self.end_import(&image.name);
+            self.tell_import_end(image, publish, listed, cancelled);
         }
     }
 
@@ -157,10 +157,11 @@ impl Core {
         self.keep_manifest(Manifest::new(image.clone(), self.now(), origin));
     }
 
-    fn tell_import_end(&mut self, image: ImageId, publish: bool, listed: bool) {
+    fn tell_import_end(&mut self, image: ImageId, publish: bool, listed: bool, cancelled: bool) {
         let published = if publish { ", published" } else { "" };
+        let late = if cancelled { "; it was whole before it could be cancelled: remove it" } else { "" };
         let (kind, text, progress) = if listed {
-            let text = format!("image '{image}' is imported{published}");
+            let text = format!("image '{image}' is imported{published}{late}");
             (EventKind::Image, text, ImportProgress::Done)
         } else {
             let error =

@@ -164,6 +164,10 @@ impl Bench {
         recent.iter().filter(|event| event.kind == kind).count()
     }
 
+    fn told(&self, words: &str) -> bool {
+        self.core.journal.subscription().subscribe().0.iter().any(|event| event.text.contains(words))
+    }
+
     fn phase(&self, blade: u8) -> BladePhase {
         self.core.roster.blades[&sample::blade_id(blade)].phase()
     }

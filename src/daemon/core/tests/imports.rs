@@ -123,6 +123,19 @@ fn a_cancelled_import_is_no_failure_and_none_can_be_cancelled_that_does_not_run(
 }
 
 #[test]
+fn an_import_that_is_whole_when_it_is_cancelled_says_so() {
+    let mut bench = Bench::new(sample::config());
+    bench.ask_import("/srv/rocky.raw").unwrap();
+    bench.operate(Request::CancelImport { name: name() }).unwrap();
+    bench.has_volume(VolumeState::Ready);
+    bench.tell_import(ImportProgress::Done);
+    bench.core.ask_volumes("test");
+    bench.settle();
+    assert_eq!(bench.progress(), ImportProgress::Done);
+    assert!(bench.told("it was whole before it could be cancelled"));
+}
+
+#[test]
 fn an_import_that_was_cut_off_goes_on_and_its_half_made_volume_is_left_to_it() {
     let mut bench = Bench::new(sample::config());
     bench.has_volume(VolumeState::Making);
