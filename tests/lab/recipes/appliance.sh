@@ -7,7 +7,7 @@ release=$1; out=$2
 packages=linux-image-amd64,initramfs-tools,zstd,systemd-sysv,udev,dbus,kmod,iproute2,iputils-ping,procps,less
 packages=$packages,lvm2,thin-provisioning-tools,targetcli-fb,open-iscsi,dnsmasq-base,ipxe,ethtool,tcpdump
 packages=$packages,qemu-guest-agent,qemu-utils,curl,ca-certificates,e2fsprogs,fdisk,parted,dosfstools,mtools
-packages=$packages,bash-completion,man-db,python3-minimal,strace,fio,jq,libiscsi-bin,qemu-system-x86,ipxe-qemu,seabios,ovmf
+packages=$packages,bash-completion,man-db,python3-minimal,strace,fio,jq,libiscsi-bin,qemu-system-x86,ipxe-qemu,seabios,ovmf,partclone
 
 # Set up before any package is configured: the initramfs is then made once, small (it only has to mount /dev/vda),
 # and already knows the names of the slots' NICs.
