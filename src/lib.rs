@@ -53,7 +53,8 @@
 //! | manifest | what is known of a version beyond its volume; words only |
 //! | promotion | a blade's disk becomes the next version of a family |
 //! | donor | a server whose disk becomes an image |
-//! | workshop | a small Linux, made of what the appliance has, in which images are looked into and worked on |
+//! | workshop | a small Linux, made of what the appliance has: images are looked into and worked on in it, and donors copy their disks |
+//! | capture | a donor that starts over the network copies its disk to the volume of a new image |
 //! | check, seal, proof | what an image lacks to boot over iSCSI; making it so; a throw-away disk of it that has booted |
 //! | clone, disk, spare | a thin snapshot of an image; a blade's; nobody's yet |
 //! | grant | the one-shot right to install, consumed when the disk is ready |
@@ -69,7 +70,6 @@
 //! | moment | a point of a boot that is timed: seen, DHCP, script, choice, … |
 //! | hand-over | the seconds in which a blade has two sessions: iPXE's, and its operating system's |
 //! | refusal | a login that LIO refused, with its cause |
-//! | workshop | a small Linux in which an image is looked into, in a guest that is thrown away |
 //! | work | one use of the workshop on an image: a clone, a guest, an answer |
 
 pub mod apply;

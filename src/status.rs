@@ -278,7 +278,12 @@ pub enum ImportProgress {
         /// Its kind.
         kind: crate::error::Kind,
     },
-    /// Comparing the source with its checksum.
+    /// All is ready for a donor that starts over the network.
+    Awaiting {
+        /// Where it is.
+        slot: Slot,
+    },
+    /// Comparing the source with its checksum, or a donor's copy with its disk.
     Checking {
         /// In hundredths of a percent.
         permyriad: u16,
@@ -297,7 +302,9 @@ impl ImportProgress {
     /// Returns whether it goes on.
     pub fn is_running(&self) -> bool {
         match self {
-            Self::Fetching { .. } | Self::Checking { .. } | Self::Writing { .. } => true,
+            Self::Fetching { .. } | Self::Awaiting { .. } | Self::Checking { .. } | Self::Writing { .. } => {
+                true
+            }
             Self::Done | Self::Failed { .. } => false,
         }
     }

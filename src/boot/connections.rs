@@ -7,7 +7,10 @@ use std::{
     collections::BTreeMap,
     io,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -31,6 +34,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
+use super::download;
+
 /// What a blade may use up.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -42,11 +47,19 @@ pub struct Limits {
     pub head: Duration,
     /// How long a connection may live: the longest answer, and some time to send it.
     pub life: Duration,
+    /// How long one may live that fetches a donor's Linux: some 100 MiB.
+    pub download: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { total: 2048, per_peer: 8, head: Duration::from_secs(5), life: Duration::from_secs(40) }
+        Self {
+            total: 2048,
+            per_peer: 8,
+            head: Duration::from_secs(5),
+            life: Duration::from_secs(40),
+            download: Duration::from_secs(900),
+        }
     }
 }
 
@@ -130,8 +143,11 @@ fn ends(stream: &TcpStream) -> Option<Ends> {
 /// Serves one connection: one request, then it is closed.
 async fn one(stream: TcpStream, ends: Ends, router: Router, limits: Limits, _ticket: Ticket) {
     let router = TowerToHyperService::new(router);
+    let (downloads, long) = (Arc::new(AtomicBool::new(false)), limits.download.saturating_sub(limits.life));
+    let noted = Arc::clone(&downloads);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ends);
+        noted.store(request.uri().path().starts_with(download::PATH), Ordering::Relaxed);
         let answer = over_limit(&request).map_or_else(|| Ok(router.call(request)), Err);
         async move {
             match answer {
@@ -150,7 +166,12 @@ async fn one(stream: TcpStream, ends: Ends, router: Router, limits: Limits, _tic
         .max_headers(MAX_HEADERS)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    match timeout(limits.life, serving).await {
+    tokio::pin!(serving);
+    let mut served = timeout(limits.life, &mut serving).await;
+    if served.is_err() && downloads.load(Ordering::Relaxed) {
+        served = timeout(long, serving).await;
+    }
+    match served {
         Ok(Ok(())) => {}
         Ok(Err(e)) => log::debug!("a connection of {} broke off: {e}", ends.peer),
         Err(_) => log::debug!("a connection of {} was cut off: it took too long", ends.peer),

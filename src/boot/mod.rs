@@ -5,6 +5,7 @@
 
 pub mod agent;
 mod connections;
+pub mod download;
 mod query;
 pub mod script;
 pub mod server;

@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use super::wire::{Ask, BootRequest, Choice};
 use crate::{
     error::{Error, Result},
-    model::{Firmware, Hardware, Mac},
+    model::{Bytes, DonorWord, Firmware, Hardware, Mac},
 };
 
 /// Longest free text that is kept of what a machine says of itself.
@@ -17,6 +17,8 @@ const MAX_CLAIM: usize = 64;
 const MAX_TOKEN: usize = 64;
 /// Longest error number, as iPXE writes it.
 const MAX_ERRNO: usize = 16;
+/// Longest error of a donor that is shown.
+const MAX_ERROR: usize = 600;
 
 /// The words of any question. Words that we do not know are left alone: another version's script may send them.
 #[derive(Debug, Default)]
@@ -32,6 +34,11 @@ pub(super) struct Words {
     token: Option<String>,
     choice: Option<String>,
     errno: Option<String>,
+    /// What a donor says.
+    word: Option<String>,
+    done: Option<String>,
+    total: Option<String>,
+    error: Option<String>,
 }
 
 impl Words {
@@ -62,6 +69,10 @@ impl Words {
             "t" => Some(&mut self.token),
             "c" => Some(&mut self.choice),
             "e" => Some(&mut self.errno),
+            "w" => Some(&mut self.word),
+            "done" => Some(&mut self.done),
+            "total" => Some(&mut self.total),
+            "error" => Some(&mut self.error),
             _ => None,
         }
     }
@@ -94,6 +105,24 @@ impl Words {
             c.is_ascii_alphanumeric() || c == b'-'
         })?;
         self.with(peer, Ask::BootFailed { errno })
+    }
+
+    /// Returns what a donor says of its capture.
+    pub(super) fn report(self, peer: Ipv4Addr) -> Result<BootRequest> {
+        let bytes = |text: &Option<String>| {
+            let number = text.as_deref().unwrap_or_default().parse().map(Bytes);
+            number.map_err(|_| Error::invalid("a report without its bytes"))
+        };
+        let word = match self.word.as_deref() {
+            Some("copying") => DonorWord::Copying { done: bytes(&self.done)?, total: bytes(&self.total)? },
+            Some("verifying") => {
+                DonorWord::Verifying { done: bytes(&self.done)?, total: bytes(&self.total)? }
+            }
+            Some("done") => DonorWord::Done { size: bytes(&self.total)? },
+            Some("failed") => DonorWord::Failed { error: shown(self.error.as_deref(), MAX_ERROR) },
+            _ => return Err(Error::invalid("a report without a word that we know")),
+        };
+        self.with(peer, Ask::Report(word))
     }
 
     fn with(self, peer: Ipv4Addr, ask: Ask) -> Result<BootRequest> {
@@ -152,9 +181,11 @@ fn decoded(text: &str) -> String {
 
 /// Returns the printable beginning of what a machine says of itself, or `None` where it says nothing.
 fn claim(text: Option<String>) -> Option<String> {
-    let text = text?;
-    let shown: String = text.trim().chars().filter(|c| !c.is_control()).take(MAX_CLAIM).collect();
-    Some(shown).filter(|text| !text.is_empty())
+    Some(shown(text.as_deref(), MAX_CLAIM)).filter(|text| !text.is_empty())
+}
+
+fn shown(text: Option<&str>, most: usize) -> String {
+    text.unwrap_or_default().trim().chars().filter(|c| !c.is_control()).take(most).collect()
 }
 
 #[cfg(test)]
@@ -206,6 +237,19 @@ mod tests {
         }
         assert!(Words::parse("mac=zz").menu(PEER).is_err());
         assert!(Words::parse("e=1%202").failed(PEER).is_err());
+    }
+
+    #[test]
+    fn a_donors_report_is_read_and_a_damaged_one_refused() {
+        let read = |query: &str| Words::parse(query).report(PEER).map(|request| request.ask);
+        let copying = DonorWord::Copying { done: Bytes(5), total: Bytes(10) };
+        assert_eq!(read("w=copying&done=5&total=10&mac=52-54-00-12-34-56").unwrap(), Ask::Report(copying));
+        assert_eq!(read("w=done&total=10").unwrap(), Ask::Report(DonorWord::Done { size: Bytes(10) }));
+        let failed = DonorWord::Failed { error: "no disk: b".into() };
+        assert_eq!(read("w=failed&error=no%20disk%3A%20%1bb").unwrap(), Ask::Report(failed));
+        for bad in ["", "w=dance", "w=copying&done=5", "w=copying&done=-1&total=2", "w=done", "w=told"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use minijinja::{Environment, UndefinedBehavior, Value, context, syntax::SyntaxConfig};
 
-use super::wire::{Answer, BootDisk, Choice, Menu};
+use super::wire::{Answer, BootDisk, Capture, Choice, Menu};
 use crate::model::{Firmware, ImageRef, Portal};
 
 /// What every question of a blade carries: iPXE fills it in.
@@ -21,9 +21,10 @@ const CLAIMS: &str = "mac=${netX/mac:hexhyp}&uuid=${uuid}&platform=${platform}&v
     &serial=${serial:uristring}&manufacturer=${manufacturer:uristring}&product=${product:uristring}";
 
 /// The templates, by the names that they include each other with.
-const TEMPLATES: [(&str, &str); 7] = [
+const TEMPLATES: [(&str, &str); 8] = [
     ("again.ipxe", include_str!("again.ipxe")),
     ("boot.ipxe", include_str!("boot.ipxe")),
+    ("capture.ipxe", include_str!("capture.ipxe")),
     ("leave.ipxe", include_str!("leave.ipxe")),
     ("menu.ipxe", include_str!("menu.ipxe")),
     ("restart.ipxe", include_str!("restart.ipxe")),
@@ -61,7 +62,10 @@ static SCRIPTS: LazyLock<Environment<'static>> = LazyLock::new(|| {
 pub fn render(answer: &Answer, base: &str) -> String {
     match answer {
         Answer::Menu(menu) => self::menu(menu, base),
-        Answer::Boot(disk) => boot(disk, base),
+        Answer::Boot(disk) => login("boot.ipxe", disk, base, None),
+        Answer::Capture(Capture { to, disk }) => login("capture.ipxe", to, base, disk.as_deref()),
+        // No machine in iPXE is told so: it is the answer to a report.
+        Answer::Heard => wait("going on", 1, base),
         Answer::Wait { message, seconds } | Answer::Failed { message, seconds } => {
             wait(message, *seconds, base)
         }
@@ -152,7 +156,8 @@ fn offered_default(menu: &Menu) -> &Choice {
     if offered { &menu.default } else { &Choice::Wait }
 }
 
-fn boot(disk: &BootDisk, base: &str) -> String {
+/// Returns a script that logs in to a target.
+fn login(template: &str, disk: &BootDisk, base: &str, captured: Option<&str>) -> String {
     let (user, password) = (&disk.credentials.user, disk.credentials.password.expose());
     let mutual = disk.credentials.mutual.as_ref().map(|(user, secret)| (user.as_str(), secret.expose()));
     let words = [user, password].into_iter().chain(mutual.iter().flat_map(|(user, secret)| [*user, *secret]));
@@ -161,8 +166,9 @@ fn boot(disk: &BootDisk, base: &str) -> String {
     }
     let uris: Vec<String> = disk.portals.iter().map(|portal| uri(portal, disk.target.as_str())).collect();
     fill(
-        "boot.ipxe",
+        template,
         context! {
+            captured,
             slot => disk.slot.to_string(),
             image => disk.image.to_string(),
             key => u64::from(disk.key_seconds) * 1000,

@@ -2,7 +2,7 @@
 //!
 //! It runs in sheath-bootd, without privileges. It knows one thing for sure, the address at the other end of the
 //! connection; everything else is a claim that it passes on to sheathd. `connections` bounds what a blade can use up,
-//! `query` reads its words, `script` writes the answer.
+//! `query` reads its words, `script` writes the answer, `download` has the only files.
 //!
 //! | path | question |
 //! |---|---|
@@ -11,13 +11,15 @@
 //! | `GET /v1/menu` | [`Ask::Menu`](super::wire::Ask::Menu) |
 //! | `GET /v1/choose` | [`Ask::Choose`](super::wire::Ask::Choose) |
 //! | `GET /v1/failed` | [`Ask::BootFailed`](super::wire::Ask::BootFailed) |
+//! | `GET /v1/report` | [`Ask::Report`](super::wire::Ask::Report), of a donor's small Linux: the answer is its status |
+//! | `GET /v1/workshop/vmlinuz`, `…/initrd` | none: that small Linux |
 
 use std::{net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
     body::Body,
-    extract::{RawQuery, State},
+    extract::{Path, RawQuery, State},
     http::{Method, Response, StatusCode},
     routing::get,
 };
@@ -27,6 +29,7 @@ pub use super::connections::Limits;
 use super::{
     agent,
     connections::{self, Ends, plain},
+    download,
     query::Words,
     script,
     wire::{Answer, BootRequest},
@@ -43,17 +46,55 @@ const MAX_ANSWER: usize = 256 * 1024;
 /// How long a blade sleeps when sheathd is away.
 const AWAY_SLEEP: u32 = 5;
 
-/// Serves blades until `stop` is ready, asking sheathd at the socket `agent`.
-pub async fn serve(listener: TcpListener, agent: PathBuf, limits: Limits, stop: impl Future<Output = ()>) {
+/// Serves blades until `stop` is ready, asking sheathd at the socket `agent`; `donor` is where a donor's Linux is.
+pub async fn serve(
+    listener: TcpListener,
+    (agent, donor): (PathBuf, PathBuf),
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+) {
     let router = Router::new()
         .route("/v1/start.ipxe", get(start))
         .route("/v1/boot", get(|agent, ends, query| answer(agent, ends, query, Words::start)))
         .route("/v1/menu", get(|agent, ends, query| answer(agent, ends, query, Words::menu)))
         .route("/v1/choose", get(|agent, ends, query| answer(agent, ends, query, Words::choose)))
         .route("/v1/failed", get(|agent, ends, query| answer(agent, ends, query, Words::failed)))
+        .route("/v1/report", get(report))
+        .route("/v1/workshop/{name}", get(workshop))
         .fallback(async || plain(StatusCode::NOT_FOUND, "there is nothing here"))
-        .with_state(Arc::new(agent));
+        .with_state(Arc::new(Places { agent, donor }));
     connections::serve(listener, router, limits, stop).await;
+}
+
+/// What an answer is made of.
+#[derive(Debug)]
+struct Places {
+    /// sheathd's socket.
+    agent: PathBuf,
+    /// The folder of a donor's Linux.
+    donor: PathBuf,
+}
+
+async fn workshop(State(places): State<Arc<Places>>, Path(name): Path<String>) -> Response<Body> {
+    download::answer(&places.donor, &name)
+}
+
+/// A donor's report. What comes back is a status: 200 to go on, 409 to stop and why, 503 to say it again.
+async fn report(
+    State(places): State<Arc<Places>>,
+    Extension(ends): Extension<Ends>,
+    RawQuery(query): RawQuery,
+) -> Response<Body> {
+    let words = Words::parse(query.as_deref().unwrap_or_default());
+    let request = match words.report(ends.peer) {
+        Ok(request) => request,
+        Err(e) => return plain(StatusCode::BAD_REQUEST, &e.to_string()),
+    };
+    match ask(&places.agent, &request).await {
+        Ok(Answer::Heard) => plain(StatusCode::OK, "go on"),
+        Ok(Answer::Refused { message }) => plain(StatusCode::CONFLICT, &message),
+        Ok(_) | Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "say it again"),
+    }
 }
 
 async fn start(Extension(ends): Extension<Ends>) -> Response<Body> {
@@ -62,7 +103,7 @@ async fn start(Extension(ends): Extension<Ends>) -> Response<Body> {
 }
 
 async fn answer(
-    State(agent): State<Arc<PathBuf>>,
+    State(places): State<Arc<Places>>,
     Extension(ends): Extension<Ends>,
     RawQuery(query): RawQuery,
     read: fn(Words, Ipv4Addr) -> Result<BootRequest>,
@@ -76,7 +117,7 @@ async fn answer(
         }
     };
     let asked = request.ask.clone();
-    let answer = ask(&agent, &request).await.unwrap_or_else(|e| {
+    let answer = ask(&places.agent, &request).await.unwrap_or_else(|e| {
         log::warn!("a question of {} waits: {}", ends.peer, e.chain());
         let message = "The appliance is starting. Trying again".to_owned();
         Answer::Wait { message, seconds: AWAY_SLEEP }

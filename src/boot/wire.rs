@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Bytes, Credentials, Firmware, Hardware, ImageId, ImageRef, Iqn, Mac, Portal, Secret, Slot,
+    Bytes, Credentials, DonorWord, Firmware, Hardware, ImageId, ImageRef, Iqn, Mac, Portal, Secret, Slot,
 };
 
 /// One question of a blade.
@@ -44,6 +44,8 @@ pub enum Ask {
         /// iPXE's error number, as text.
         errno: String,
     },
+    /// Its disk is being captured: how far it is.
+    Report(DonorWord),
 }
 
 impl Ask {
@@ -54,6 +56,7 @@ impl Ask {
             Self::Menu => "for the menu",
             Self::Choose { .. } => "for its choice",
             Self::BootFailed { .. } => "after a failed boot",
+            Self::Report(_) => "whether to go on with its capture",
         }
     }
 }
@@ -92,6 +95,10 @@ pub enum Answer {
     },
     /// Log in to the disk and boot it.
     Boot(BootDisk),
+    /// Start the small Linux that copies the machine's own disk.
+    Capture(Capture),
+    /// A report was heard: go on.
+    Heard,
     /// Restart the machine; it boots from its disk then.
     Restart {
         /// For the console.
@@ -124,6 +131,8 @@ impl Answer {
             Self::Wait { .. } => "to wait",
             Self::Progress { .. } => "that work is under way",
             Self::Boot(_) => "to boot its disk",
+            Self::Capture(_) => "to start what copies its disk",
+            Self::Heard => "to go on",
             Self::Restart { .. } => "to restart",
             Self::Firmware { .. } => "to go on with its firmware",
             Self::Refused { .. } => "that it is refused",
@@ -169,6 +178,15 @@ pub struct BootDisk {
     pub firmware: Option<Firmware>,
     /// For how many seconds a key opens the menu; 0 for never.
     pub key_seconds: u32,
+}
+
+/// All that a donor needs to copy its disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capture {
+    /// Where the copy goes.
+    pub to: BootDisk,
+    /// Which of the machine's disks; `None` where it has one alone.
+    pub disk: Option<String>,
 }
 
 /// Credentials on the wire: the one place where secrets are serialised, over a socket that only sheath-bootd reads.

@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     boot::{
-        agent,
+        agent, download,
         server::{self, Limits},
     },
     error::{Context, Error, Kind, Result},
@@ -37,6 +37,9 @@ pub struct Args {
     /// sheathd's socket for boot questions.
     #[arg(long, value_name = "PATH", default_value = agent::SOCKET)]
     pub agent: PathBuf,
+    /// Where sheathd puts the small Linux that a donor's disk is captured with.
+    #[arg(long, value_name = "FOLDER", default_value = download::FOLDER)]
+    pub donor: PathBuf,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -62,7 +65,12 @@ async fn serve(args: &Args) -> Result<()> {
         let at = listener.local_addr().attempt(|| "look where we listen".to_owned())?;
         let mut stopped = stopped.clone();
         let stop = async move { drop(stopped.wait_for(|stopped| *stopped).await) };
-        servers.spawn(server::serve(listener, args.agent.clone(), Limits::default(), stop));
+        servers.spawn(server::serve(
+            listener,
+            (args.agent.clone(), args.donor.clone()),
+            Limits::default(),
+            stop,
+        ));
         log::info!("blades are answered at http://{at}");
     }
     tell(&[NotifyState::Ready]);

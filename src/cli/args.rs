@@ -157,6 +157,8 @@ pub enum Command {
     InternalBuildWorkshop {
         /// The folder
         folder: PathBuf,
+        /// Whom it is for
+        flavour: String,
     },
 }
 
@@ -235,6 +237,13 @@ pub enum ImageVerb {
     /// too, and `sheath image cancel` ends it. An import that is cut off with the agent, by a crash or a restart, goes on by
     /// itself, with what is fetched already. A transfer that breaks off is taken up again where it was.
     Import(ImportArgs),
+    /// Make the disk of a machine in a slot an image, over the network
+    ///
+    /// For a server whose disk stays where it is. Plug its network into the slot, type this, and start it by PXE: a small Linux
+    /// of this machine's own copies what is in use of the disk to a target that is there for it alone, reads it back,
+    /// compares, and switches the server off. The server's disk is only read. Shut the server down before, so that its file
+    /// systems are whole.
+    Capture(CaptureArgs),
     /// Let blades choose an image
     Publish {
         /// The image: NAME@VERSION, or NAME for its newest version
@@ -340,7 +349,8 @@ pub enum ProofFirmware {
 pub struct ImportArgs {
     /// The image's name; where there is one of that name, this becomes its next version
     pub name: ImageName,
-    /// The file, a donor's disk (/dev/sdc, see `sheath donors`), an http:// or https:// URL, or nbd://HOST:PORT/EXPORT
+    /// The file, a donor's disk (/dev/sdc, see `sheath donors`), an http:// or https:// URL, nbd://HOST:PORT/EXPORT, or slot:N
+    /// (see `sheath image capture`)
     #[arg(value_name = "SOURCE", value_hint = ValueHint::FilePath)]
     pub source: String,
     /// Let blades choose it as soon as it is there
@@ -355,6 +365,24 @@ pub struct ImportArgs {
     /// Refuse the file unless its checksum is the one beside its name in this list (SHA256SUMS, SHA512SUMS)
     #[arg(long, value_name = "FILE|URL", value_hint = ValueHint::FilePath)]
     pub checksum: Option<String>,
+}
+
+/// `sheath image capture`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CaptureArgs {
+    /// The slot that the server is plugged into
+    pub slot: Slot,
+    /// The image's name; where there is one of that name, this becomes its next version
+    pub name: ImageName,
+    /// Which of its disks, where it has several: kernel name (sda, nvme0n1), serial number or WWN
+    #[arg(long, value_name = "DISK")]
+    pub disk: Option<String>,
+    /// Let blades choose it as soon as it is there
+    #[arg(long)]
+    pub publish: bool,
+    /// Return as soon as the agent has begun
+    #[arg(long)]
+    pub no_wait: bool,
 }
 
 /// `sheath adopt`.

@@ -6,16 +6,29 @@ use std::{path::Path, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{args::ImportArgs, ask, human, session::Session};
+use super::{
+    args::{CaptureArgs, ImportArgs},
+    ask, human,
+    session::Session,
+};
 use crate::{
     control::api::{ImportRequest, Request},
     error::{Context, Error, Result},
-    model::{Bytes, ImageName},
+    model::{Bytes, ImageName, NetDonor},
     status::{ImportProgress, Pace},
 };
 
 /// How often the bar's spinner turns while nothing else is new.
 const TICK: Duration = Duration::from_millis(120);
+
+/// Has the disk of a machine in a slot captured.
+pub(super) fn capture(session: &mut Session<'_>, args: &CaptureArgs) -> Result<()> {
+    let source = NetDonor { slot: args.slot, disk: args.disk.clone() };
+    let CaptureArgs { name, publish, no_wait, .. } = args.clone();
+    let import =
+        ImportArgs { name, source: source.to_string(), publish, no_wait, sha256: None, checksum: None };
+    self::import(session, &import)
+}
 
 /// Imports an image.
 pub(super) fn import(session: &mut Session<'_>, args: &ImportArgs) -> Result<()> {
@@ -46,6 +59,7 @@ fn watch(session: &mut Session<'_>, name: &ImageName, shown: &mut Shown) -> Resu
         match now {
             ImportProgress::Done | ImportProgress::Failed { .. } => return Ok(now),
             ImportProgress::Fetching { .. }
+            | ImportProgress::Awaiting { .. }
             | ImportProgress::Checking { .. }
             | ImportProgress::Writing { .. } => shown.update(session, &now)?,
         }
@@ -55,7 +69,7 @@ fn watch(session: &mut Session<'_>, name: &ImageName, shown: &mut Shown) -> Resu
 
 /// The agent has another working folder than we: a path becomes absolute here. A URL stays as it is.
 fn absolute(source: &str) -> Result<String> {
-    if ["http://", "https://", "nbd://"].iter().any(|scheme| source.starts_with(scheme)) {
+    if ["http://", "https://", "nbd://", NetDonor::SCHEME].iter().any(|scheme| source.starts_with(scheme)) {
         return Ok(source.into());
     }
     if source.contains("://") {
@@ -137,6 +151,7 @@ fn draw(bar: &ProgressBar, progress: &ImportProgress) {
             bar.set_position(done.0);
             bar.set_message(speed(*pace));
         }
+        ImportProgress::Awaiting { .. } => bar.set_style(style(&format!("{{spinner}} {}", coarse(progress)))),
         ImportProgress::Checking { permyriad, pace } => share(bar, "checking", *permyriad, *pace),
         ImportProgress::Writing { permyriad, pace } => share(bar, "writing ", *permyriad, *pace),
         ImportProgress::Done | ImportProgress::Failed { .. } => {}
@@ -165,6 +180,7 @@ pub(super) fn short(progress: &ImportProgress) -> String {
             let Some(share) = share else { return format!("fetching, {} so far", done.human()) };
             ("fetching", share, *pace)
         }
+        ImportProgress::Awaiting { .. } => return coarse(progress),
         ImportProgress::Checking { permyriad, pace } => ("checking", u128::from(*permyriad), *pace),
         ImportProgress::Writing { permyriad, pace } => ("writing", u128::from(*permyriad), *pace),
         ImportProgress::Done => return "imported".into(),
@@ -183,6 +199,9 @@ fn coarse(progress: &ImportProgress) -> String {
         }
         ImportProgress::Fetching { done, .. } => {
             format!("fetching: {} so far", Bytes::gib(done.0 >> 30).human())
+        }
+        ImportProgress::Awaiting { slot } => {
+            format!("waiting for the machine in slot {slot} to start over the network")
         }
         ImportProgress::Checking { permyriad, .. } => format!("checking: {} %", permyriad / 1000 * 10),
         ImportProgress::Writing { permyriad, .. } => format!("writing: {} %", permyriad / 1000 * 10),

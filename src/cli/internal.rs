@@ -27,8 +27,8 @@ pub(super) fn workshop() -> Result<()> {
 }
 
 /// Makes the workshop in a folder.
-pub(super) fn build_workshop(folder: &Path) -> Result<()> {
-    workshop::fill(folder)
+pub(super) fn build_workshop(folder: &Path, flavour: &str) -> Result<()> {
+    workshop::fill(folder, flavour.parse()?)
 }
 
 fn run(verb: &str, args: &[OsString]) -> Result<()> {

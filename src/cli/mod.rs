@@ -70,6 +70,7 @@ fn run(session: &mut Session<'_>, command: Command) -> Result<()> {
         Command::Images => images::list(session),
         Command::Image(verb) => match verb {
             ImageVerb::Import(import) => import::import(session, &import),
+            ImageVerb::Capture(capture) => import::capture(session, &capture),
             ImageVerb::Publish { image } => images::publish(session, image, true),
             ImageVerb::Unpublish { image } => images::publish(session, image, false),
             ImageVerb::Show { image } => images::show(session, image),
@@ -97,7 +98,7 @@ fn run(session: &mut Session<'_>, command: Command) -> Result<()> {
         Command::InternalProbe { args } => internal::probe(&args),
         Command::InternalConvert { args } => internal::convert(&args),
         Command::InternalWorkshop => internal::workshop(),
-        Command::InternalBuildWorkshop { folder } => internal::build_workshop(&folder),
+        Command::InternalBuildWorkshop { folder, flavour } => internal::build_workshop(&folder, &flavour),
     }
 }
 

@@ -18,8 +18,8 @@ use crate::{
     control::api::ImportRequest,
     error::{Error, Kind, Result},
     host::{file, live::Live},
-    image::{Cancel, Check, Folder, Import, STALL},
-    model::{ImageId, ImageName},
+    image::{Cancel, Capture, Check, Folder, Import, Lend, STALL},
+    model::{DonorWord, ImageId, ImageName},
     status::ImportProgress,
 };
 
@@ -41,21 +41,31 @@ pub(super) struct Imports {
     pub(super) live: Arc<Live>,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) folder: PathBuf,
+    /// Where the small Linux for donors is made.
+    pub(super) cache: PathBuf,
     pub(super) watermark: u8,
     pub(super) running: Running,
 }
 
 /// The imports that run, and how each is told to stop.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Running(Arc<Mutex<BTreeMap<ImageName, Cancel>>>);
+pub(super) struct Running(Arc<Mutex<BTreeMap<ImageName, One>>>);
+
+/// One of them.
+#[derive(Debug)]
+struct One {
+    cancel: Cancel,
+    /// Where its donor's words go.
+    words: Option<mpsc::Sender<DonorWord>>,
+}
 
 impl Running {
     /// Tells all of them that the agent is ending.
     pub(super) fn leave(&self) {
-        self.lock().values().for_each(Cancel::leave);
+        self.lock().values().for_each(|one| one.cancel.leave());
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ImageName, Cancel>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ImageName, One>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -64,32 +74,54 @@ impl Imports {
     /// Begins an import, or tells one to stop.
     pub(super) fn order(&self, order: ImportOrder) {
         match order {
-            ImportOrder::Start(image, request) => self.start(image, request),
+            ImportOrder::Start(image, request) => self.start(image, request, None),
+            ImportOrder::Capture(image, request, lend) => self.start(image, request, Some(lend)),
+            ImportOrder::Word(name, word) => {
+                if let Some(words) = self.running.lock().get(&name).and_then(|one| one.words.as_ref()) {
+                    // One that has just ended hears no more.
+                    let _ = words.send(word);
+                }
+            }
             ImportOrder::Cancel(name) => {
-                if let Some(cancel) = self.running.lock().get(&name) {
-                    cancel.cancel();
+                if let Some(one) = self.running.lock().get(&name) {
+                    one.cancel.cancel();
                 }
             }
         }
     }
 
     /// Starts an import on a thread of its own: it lasts minutes.
-    fn start(&self, image: ImageId, request: ImportRequest) {
+    fn start(&self, image: ImageId, request: ImportRequest, lend: Option<Lend>) {
         let (live, events, running) = (self.live.clone(), self.events.clone(), self.running.clone());
         let (folder, watermark, cancel) = (self.folder.clone(), self.watermark, Cancel::default());
-        running.lock().insert(request.name.clone(), cancel.clone());
+        let (words, heard) = mpsc::channel();
+        let one = One { cancel: cancel.clone(), words: lend.is_some().then_some(words) };
+        running.lock().insert(request.name.clone(), one);
+        let cache = self.cache.clone();
         std::thread::spawn(move || {
             let publish = request.publish;
             let tell = |progress| drop(events.send(Event::Import(image.clone(), publish, progress)));
-            let import = note(&folder, &image, &request)
-                .and_then(|starts| {
-                    import(&image, &request, (&folder, watermark)).map(|import| (starts, import))
-                })
-                .inspect_err(|_| Folder::forget(&folder, &image.name));
-            let outcome = import.and_then(|(starts, import)| {
-                let ended = import.run(live.lvm(), &cancel, &mut |progress| tell(progress));
-                unless_finished_before(ended, starts)
-            });
+            let noted = note(&folder, &image, &request);
+            let outcome =
+                noted.and_then(|starts| {
+                    let ended =
+                        match lend {
+                            Some(lend) => {
+                                let (image, publish) = (image.clone(), request.publish);
+                                let (resumed, words) = (starts > 1, Mutex::new(heard));
+                                Capture { image, lend, publish, watermark, workshop: cache, resumed, words }
+                                    .run(&*live, live.lvm(), &cancel, &mut |progress| tell(progress))
+                            }
+                            None => import(&image, &request, (&folder, watermark)).and_then(|import| {
+                                import.run(live.lvm(), &cancel, &mut |progress| tell(progress))
+                            }),
+                        };
+                    unless_finished_before(ended, starts)
+                });
+            // An import takes its folder away itself; one that could not begin, and a capture, have nobody else.
+            if !cancel.is_leaving() {
+                Folder::forget(&folder, &image.name);
+            }
             running.lock().remove(&image.name);
             if cancel.is_leaving() {
                 return;

@@ -112,6 +112,7 @@ fn machine(args: &Args, config: &Config, events: &mpsc::Sender<Event>, running: 
         live: live.clone(),
         events: events.clone(),
         folder: args.state.clone(),
+        cache: args.cache.clone(),
         watermark: config.pool.watermark,
         running: running.clone(),
     };
@@ -130,7 +131,9 @@ fn machine(args: &Args, config: &Config, events: &mpsc::Sender<Event>, running: 
 }
 
 fn refuse(order: ImportOrder, events: &mpsc::Sender<Event>) {
-    let ImportOrder::Start(image, request) = order else { return };
+    let (ImportOrder::Start(image, request) | ImportOrder::Capture(image, request, _)) = order else {
+        return;
+    };
     let error = format!("import image '{image}': a simulated machine imports no images");
     let failed = ImportProgress::Failed { error, kind: Kind::Invalid };
     let _ = events.send(Event::Import(image, request.publish, failed));

@@ -64,6 +64,9 @@ pub struct Args {
     /// The folder for learnt facts.
     #[arg(long, value_name = "FOLDER", default_value = "/var/lib/sheath")]
     pub state: PathBuf,
+    /// What can be made again, and what sheath-bootd hands out of it.
+    #[arg(long, value_name = "FOLDER", default_value = "/var/cache/sheath")]
+    pub cache: PathBuf,
     /// The folder for sockets and for what services read.
     #[arg(long, value_name = "FOLDER", default_value = "/run/sheath")]
     pub run: PathBuf,

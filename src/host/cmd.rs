@@ -71,10 +71,16 @@ pub enum Tool {
     UpdateInitramfs,
     /// Makes an initramfs of dracut anew: the image's own, run in the workshop alone.
     Dracut,
+    /// Logs in to the target that the firmware's table names: run by a donor alone.
+    Iscsistart,
+    /// Tells which blocks of ext2, ext3 and ext4 are in use: run by a donor alone.
+    Partclone,
+    /// Makes a disk read-only, and forgets what is cached of one: run by a donor alone.
+    Blockdev,
 }
 
 /// Tool, path, Debian package.
-const TOOLS: [(Tool, &str, &str); 23] = [
+const TOOLS: [(Tool, &str, &str); 26] = [
     (Tool::Lvm, "/usr/sbin/lvm", "lvm2"),
     (Tool::Systemctl, "/usr/bin/systemctl", "systemd"),
     (Tool::SystemdRun, "/usr/bin/systemd-run", "systemd"),
@@ -98,6 +104,9 @@ const TOOLS: [(Tool, &str, &str); 23] = [
     (Tool::ThinLs, "/usr/sbin/thin_ls", "thin-provisioning-tools"),
     (Tool::UpdateInitramfs, "/usr/sbin/update-initramfs", "initramfs-tools"),
     (Tool::Dracut, "/usr/bin/dracut", "dracut"),
+    (Tool::Iscsistart, "/usr/sbin/iscsistart", "open-iscsi"),
+    (Tool::Partclone, "/usr/sbin/partclone.extfs", "partclone"),
+    (Tool::Blockdev, "/usr/sbin/blockdev", "util-linux"),
 ];
 
 impl Tool {

@@ -29,6 +29,8 @@ pub(super) enum Role {
         /// Only say it.
         dry_run: bool,
     },
+    /// Copy a donor's disk: this is no guest but the donor itself.
+    Capture,
 }
 
 impl Role {
@@ -53,6 +55,7 @@ impl Role {
             Self::Check => "check",
             Self::Seal { dry_run: false } => "seal",
             Self::Seal { dry_run: true } => "seal-preview",
+            Self::Capture => "capture",
         }
     }
 }
@@ -65,6 +68,7 @@ impl FromStr for Role {
             "check" => Ok(Self::Check),
             "seal" => Ok(Self::Seal { dry_run: false }),
             "seal-preview" => Ok(Self::Seal { dry_run: true }),
+            "capture" => Ok(Self::Capture),
             other => Err(Error::invalid(format!("the workshop has no role '{}'", other.escape_debug()))),
         }
     }
@@ -140,7 +144,8 @@ mod tests {
 
     #[test]
     fn a_role_survives_the_command_line() {
-        for role in [Role::Check, Role::Seal { dry_run: true }, Role::Seal { dry_run: false }] {
+        for role in [Role::Capture, Role::Check, Role::Seal { dry_run: true }, Role::Seal { dry_run: false }]
+        {
             let cmdline = format!("console=ttyS0 quiet {} -- internal-workshop", role.word());
             assert_eq!(Role::of_cmdline(&cmdline).unwrap(), role);
         }

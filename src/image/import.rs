@@ -14,6 +14,7 @@ use super::{
     folder::Folder,
     header::{LARGEST, Screened},
     internal,
+    limits::{Guard, LOOK, Silence, look, with_more},
     progress::Progress,
     sandbox::{DEVICE, SOURCE, Sandbox, Seen, stop_leftovers},
     source::Url,
@@ -34,13 +35,6 @@ use crate::{
     status::ImportProgress,
 };
 
-/// How often the pool's fill is looked at meanwhile, at least: it takes some tenths of a second.
-const LOOK: Duration = Duration::from_secs(10);
-/// It is not looked at before so much more is written, however full the pool is.
-const LEAST_LOOK: Bytes = Bytes::mib(16);
-/// How long a source may say nothing: a line that has gone, a disk that hangs.
-pub const STALL: Duration = Duration::from_secs(60);
-
 /// What to import.
 #[derive(Debug, Clone)]
 pub struct Import {
@@ -57,7 +51,7 @@ pub struct Import {
     pub folder: PathBuf,
     /// No import above this fill of the pool, in percent.
     pub watermark: u8,
-    /// How long the source may say nothing: [`STALL`], but for tests.
+    /// How long the source may say nothing: [`STALL`](super::STALL), but for tests.
     pub stall: Duration,
 }
 
@@ -142,7 +136,9 @@ impl Job<'_> {
         match list {
             Source::Url(url) => fetch(self.import, self.folder, url).list()?,
             Source::File(path) => link(path, &self.folder.list())?,
-            Source::Device(_) | Source::Export(_) => return Err(Error::invalid("a list is a file or a URL")),
+            Source::Device(_) | Source::Export(_) | Source::Donor(_) => {
+                return Err(Error::invalid("a list is a file or a URL"));
+            }
         }
         let args = [internal::PROBE, internal::LISTED, name, SOURCE];
         let said = self.ask(&args, &Seen::File(self.folder.list())).map_err(|e| missing(list, e))?;
@@ -164,6 +160,7 @@ impl Job<'_> {
                 self.seen = Seen::Export(export.clone());
                 Ok(None)
             }
+            Source::Donor(donor) => Err(Error::invalid(format!("'{donor}' is captured, not read"))),
         }
     }
 
@@ -248,8 +245,8 @@ impl Job<'_> {
         let args = [internal::CONVERT, &word, &self.seen.name(), DEVICE];
         let sandbox = self.sandbox(&args, &self.seen).with_device(&node);
         let (mut figures, mut permyriad) = (Progress::default(), 0);
-        let (lvm, watermark, watch) = (self.lvm, self.import.watermark, &mut self.watch);
-        let mut guard = Guard::new(pool, watermark);
+        let (lvm, watch) = (self.lvm, &mut self.watch);
+        let mut guard = Guard::new(pool, self.import.watermark);
         // A file cannot stall, and a disk's own errors end the wait for it.
         let mut silence = matches!(self.seen, Seen::Export(_)).then(|| Silence::new(self.import.stall));
         sandbox.run(vec![], |piece| {
@@ -259,9 +256,7 @@ impl Job<'_> {
             if let Some(silence) = &mut silence {
                 silence.hear((permyriad, counted.written_bytes))?;
             }
-            if guard.is_due(written) {
-                guard = Guard { written, ..Guard::new(look(lvm, watermark, Bytes(0))?, watermark) };
-            }
+            guard.admit(lvm, written)?;
             watch.writing(permyriad, written)
         })?;
         packed.then(|| internal::unpacked_size(figures.rest())).transpose()
@@ -270,12 +265,6 @@ impl Job<'_> {
 
 fn fetch<'a>(import: &'a Import, folder: &'a Folder, url: &'a Url) -> Fetch<'a> {
     Fetch { image: &import.image.name, url, folder, stall: import.stall }
-}
-
-/// Returns the pool's fill, or refuses when it is above its watermark, or would be with so much more in it.
-fn look(lvm: &Lvm, watermark: u8, more: Bytes) -> Result<PoolUsage> {
-    let pool = lvm.volumes()?.pool;
-    admit(&with_more(pool, more), watermark).map(|()| pool)
 }
 
 /// Makes `name` in our folder a link to a file.
@@ -296,61 +285,6 @@ fn missing(source: &Source, error: Error) -> Error {
     }
 }
 
-/// When the pool is to be looked at again: a fast disk must not fill it between two looks.
-#[derive(Debug)]
-struct Guard {
-    looked: Instant,
-    written: Bytes,
-    room: Bytes,
-}
-
-impl Guard {
-    /// Returns the guard of a pool that has just been looked at, before anything is written.
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "a share"
-    )]
-    fn new(pool: PoolUsage, watermark: u8) -> Self {
-        let percent = (f32::from(watermark) - pool.data_percent).max(0.0);
-        let room = (pool.size.0 as f64 * f64::from(percent) / 100.0) as u64;
-        Self { looked: Instant::now(), written: Bytes(0), room: Bytes(room) }
-    }
-
-    /// Returns whether it is time: now and then, and when half of the room may be gone.
-    fn is_due(&self, written: Bytes) -> bool {
-        let half = (self.room.0 / 2).max(LEAST_LOOK.0);
-        self.looked.elapsed() > LOOK || written.0.saturating_sub(self.written.0) >= half
-    }
-}
-
-/// How long nothing has changed.
-#[derive(Debug)]
-struct Silence<T> {
-    most: Duration,
-    since: Instant,
-    last: Option<T>,
-}
-
-impl<T: PartialEq> Silence<T> {
-    fn new(most: Duration) -> Self {
-        Self { most, since: Instant::now(), last: None }
-    }
-
-    /// Takes in how far it is, and refuses when that has not changed for too long.
-    fn hear(&mut self, now: T) -> Result<()> {
-        if self.last.as_ref() != Some(&now) {
-            (self.since, self.last) = (Instant::now(), Some(now));
-        }
-        if self.since.elapsed() < self.most {
-            return Ok(());
-        }
-        let seconds = self.most.as_secs();
-        Err(Error::new(Kind::Timeout, format!("the source has stalled: silent for {seconds} s")))
-    }
-}
-
 /// Returns how much of the pool the image takes at least: what its file takes, unless it is mostly air; nothing where the
 /// file is hidden from us, and of a disk, which may be empty.
 fn least(seen: &Seen, found: Screened) -> Bytes {
@@ -364,13 +298,6 @@ fn least(seen: &Seen, found: Screened) -> Bytes {
         Screened::Packed { size, .. } => Bytes(size.0 / 2),
     };
     Bytes(blocks.saturating_mul(512)).min(most)
-}
-
-/// Returns the pool's fill with so much more in it.
-#[allow(clippy::cast_precision_loss, reason = "a share, to be compared with a percentage")]
-fn with_more(pool: PoolUsage, more: Bytes) -> PoolUsage {
-    let share = if pool.size.0 == 0 { 0.0 } else { more.0 as f32 / pool.size.0 as f32 };
-    PoolUsage { data_percent: pool.data_percent + 100.0 * share, ..pool }
 }
 
 #[cfg(test)]
@@ -391,24 +318,5 @@ mod tests {
         let sparse = Screened::Disk { format: Format::Raw, virtual_size: Bytes::gib(1) };
         assert_eq!(least(&Seen::File(file.path().into()), sparse), Bytes(0));
         assert_eq!(least(&Seen::Device("/dev/null".into()), sparse), Bytes(0));
-    }
-
-    #[test]
-    fn the_pool_is_looked_at_again_before_it_can_be_full() {
-        let guard = Guard::new(pool(), 90);
-        assert!(!guard.is_due(Bytes::gib(1)) && guard.is_due(Bytes::gib(2)));
-        let nearly =
-            Guard { written: Bytes::gib(2), ..Guard::new(PoolUsage { data_percent: 89.9, ..pool() }, 90) };
-        assert!(!nearly.is_due(Bytes::gib(2)) && nearly.is_due(Bytes(Bytes::gib(2).0 + LEAST_LOOK.0)));
-        let full = Guard::new(PoolUsage { data_percent: 95.0, ..pool() }, 90);
-        assert!(!full.is_due(Bytes(0)) && full.is_due(LEAST_LOOK));
-    }
-
-    #[test]
-    fn a_source_is_silent_when_nothing_changes_for_long() {
-        let mut silence = Silence::new(Duration::ZERO);
-        assert_eq!(silence.hear(1).unwrap_err().kind(), Kind::Timeout);
-        let mut silence = Silence::new(Duration::from_secs(60));
-        assert!((0..3).all(|n| silence.hear(n).is_ok() && silence.hear(n).is_ok()));
     }
 }

@@ -10,6 +10,8 @@
 //! with a program in it is a transient unit of systemd with nothing but what it needs (`sandbox`). Publishing and
 //! removing are `host::lvm`'s.
 //!
+//! A donor that starts over the network brings its disk itself: see `capture`.
+//!
 //! What is inside of a finished image is looked at by a kernel of its own, in a guest that is thrown away:
 //!
 //! ```text
@@ -19,9 +21,11 @@
 //! ```
 
 mod answer;
+mod capture;
 mod check;
 mod checksum;
 pub mod export;
+mod extents;
 mod facts;
 mod fetch;
 mod folder;
@@ -29,6 +33,7 @@ pub mod header;
 mod import;
 pub mod inside;
 pub mod internal;
+mod limits;
 mod nbd;
 mod progress;
 mod prove;
@@ -41,11 +46,13 @@ mod watch;
 mod work;
 pub mod workshop;
 
+pub use capture::{Capture, Lend};
 pub use check::judge;
 pub use checksum::{Check, Checksum};
 pub use facts::Facts;
 pub use folder::Folder;
-pub use import::{Import, STALL};
+pub use import::Import;
+pub use limits::STALL;
 pub use nbd::Export;
 pub use prove::Trial;
 pub use source::{Source, Url};

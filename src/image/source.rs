@@ -3,7 +3,10 @@
 use std::{fmt, path::PathBuf, str::FromStr};
 
 use super::nbd::Export;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    model::NetDonor,
+};
 
 /// Longest path or URL that is taken: PATH_MAX of Linux.
 const LONGEST: usize = 4096;
@@ -21,6 +24,8 @@ pub enum Source {
     Device(PathBuf),
     /// Somebody's NBD export.
     Export(Export),
+    /// A donor that starts over the network: see `capture`.
+    Donor(NetDonor),
 }
 
 /// An http or https URL without anything in it that a configuration line could end with.
@@ -56,7 +61,7 @@ impl Source {
         let path = match self {
             Self::File(path) => path.to_str()?,
             Self::Url(url) => url.shown().2,
-            Self::Device(_) | Self::Export(_) => return None,
+            Self::Device(_) | Self::Export(_) | Self::Donor(_) => return None,
         };
         path.rsplit('/').next().filter(|name| !name.is_empty())
     }
@@ -79,10 +84,13 @@ impl FromStr for Source {
         if text.starts_with(Export::SCHEME) {
             return text.parse().map(Self::Export);
         }
+        if text.starts_with(NetDonor::SCHEME) {
+            return text.parse().map(Self::Donor);
+        }
         let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
         let Some(rest) = rest else {
             return Err(Error::invalid(format!(
-                "'{}' is neither an absolute path nor an http, https or nbd URL",
+                "'{}' is neither an absolute path nor a slot (slot:3) nor an http, https or nbd URL",
                 shown()
             )));
         };
@@ -104,6 +112,7 @@ impl fmt::Display for Source {
         match self {
             Self::File(path) | Self::Device(path) => write!(f, "{}", path.display()),
             Self::Export(export) => export.fmt(f),
+            Self::Donor(donor) => donor.fmt(f),
             Self::Url(url) => {
                 let (scheme, host, path) = url.shown();
                 write!(f, "{scheme}://{host}{path}")
@@ -121,6 +130,7 @@ mod tests {
         assert_eq!("/srv/a b.qcow2".parse::<Source>().unwrap(), Source::File("/srv/a b.qcow2".into()));
         let disk = "/dev/disk/by-id/ata-x";
         assert_eq!(disk.parse::<Source>().unwrap(), Source::Device(disk.into()));
+        assert!(matches!("slot:3/sda".parse::<Source>().unwrap(), Source::Donor(_)));
         assert!(matches!("nbd://donor/disk".parse::<Source>().unwrap(), Source::Export(_)));
         for good in ["http://h/x.img", "https://u:p@[::1]:8443/a?b=%20&c=$d", "https://host"] {
             assert!(matches!(good.parse::<Source>().unwrap(), Source::Url(url) if url.as_str() == good));
@@ -143,6 +153,7 @@ mod tests {
             "https://h/ä",
             "https://h/{a,b}",
             "nbd://h/a,b",
+            "slot:x",
             "-o/etc/passwd",
             "/a\nb",
             &long,

@@ -8,7 +8,7 @@ use std::{
 use super::progress::{Meter, left};
 use crate::{
     error::{Error, Kind, Result},
-    model::Bytes,
+    model::{Bytes, Slot},
     status::{ImportProgress, Pace},
 };
 
@@ -132,6 +132,13 @@ impl<'a> Watch<'a> {
         let left = rate.zip(total).and_then(|(rate, total)| left(total.0.saturating_sub(done), rate));
         let pace = Pace { rate: rate.map(whole), left };
         (self.progress)(ImportProgress::Fetching { done: Bytes(done), total, pace });
+        Ok(())
+    }
+
+    /// All is ready for a donor.
+    pub(super) fn awaiting(&mut self, slot: Slot) -> Result<()> {
+        self.check()?;
+        (self.progress)(ImportProgress::Awaiting { slot });
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use super::{
     answer::{Line, Role},
     check,
     facts::Facts,
-    workshop::{Workshop, guest::Guest},
+    workshop::{Flavour, Workshop, guest::Guest},
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -92,11 +92,11 @@ impl Work {
     /// Returns the workshop; the first work after a kernel's upgrade makes it.
     fn workshop(&self, phase: &mut dyn FnMut(&str)) -> Result<Workshop> {
         Tool::Qemu.check()?;
-        if let Some(made) = Workshop::find(&self.folder) {
+        if let Some(made) = Workshop::find(&self.folder, Flavour::Guest) {
             return Ok(made);
         }
         phase("making the workshop");
-        Workshop::make(&self.folder)
+        Workshop::make(&self.folder, Flavour::Guest)
     }
 }
 

@@ -5,6 +5,7 @@
 mod blade;
 mod bytes;
 mod difference;
+mod donor;
 mod finding;
 mod image;
 mod iqn;
@@ -20,6 +21,7 @@ mod volume;
 pub use blade::{BladeId, Firmware, Hardware, Slot};
 pub use bytes::{Bytes, Growth};
 pub use difference::{Difference, Part};
+pub use donor::{DonorWord, NetDonor};
 pub use finding::{Change, Checkup, Finding, Judgement, Proof, Sealing};
 pub use image::{ImageId, ImageRef, Version};
 pub use iqn::Iqn;

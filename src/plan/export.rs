@@ -24,6 +24,11 @@ pub(super) fn change(export: &Export, found: &ObservedExport, in_use: bool) -> P
     plan
 }
 
+/// Returns the steps that serve it where LIO holds nothing of it yet.
+pub fn serve(export: &Export) -> Vec<Step> {
+    change(export, &ObservedExport::default(), false).steps
+}
+
 /// Returns whether the target leads, or would lead, to something else than the blade's disk.
 fn is_another_disk(Export { backstore, .. }: &Export, found: &ObservedExport) -> bool {
     let lun = found.target.as_ref().and_then(|target| target.lun.as_ref());

@@ -16,6 +16,7 @@ pub use adopt::adopt;
 pub use chassis::chassis;
 pub use disk::{blade, undo};
 pub use drift::{drift, leaving};
+pub use export::serve;
 pub use step::{Changed, Step};
 pub use volume::{admit, grow, leftovers, promote, ready_spare, spare, surplus_spares};
 

@@ -1,10 +1,11 @@
 //! Who gets what: from wishes (`config`) and facts (`roster`) to what should exist. Pure.
 //!
 //! [`wish`] says what should exist for one blade, [`chassis`] for the chassis, [`boot`] what a blade that asks is told,
-//! [`images`] which image a name stands for.
+//! [`images`] which image a name stands for, [`capture`] what a donor is lent.
 //! How to get there is `plan`'s.
 
 pub mod boot;
+pub mod capture;
 pub mod chassis;
 pub mod images;
 
@@ -15,8 +16,9 @@ use crate::{
     error::Result,
     model::{
         Backstore, BladeId, Bytes, DiskGuid, Export, ForeignExport, Hostname, ImageId, Iqn, Layout, LvName,
-        Portal, Seed, Slot, Tag, Variables, VolumeId,
+        Mac, Portal, Seed, Slot, Tag, Variables, VolumeId,
     },
+    plan::Step,
     roster::{Blade, Grant},
 };
 
@@ -191,6 +193,23 @@ pub fn export(config: &Config, id: BladeId, volume: VolumeId, portal: Portal) ->
         portals: vec![portal],
         chap: config.target.chap,
     })
+}
+
+/// Returns the blade that stands in for one where a disk is served to nobody's: a locally administered address, made of
+/// the volume's id.
+pub fn stand_in(volume: VolumeId) -> BladeId {
+    let id = volume.0.to_be_bytes();
+    let mac = Mac::from_bytes(&[0x02, id[0], id[1], id[2], id[3], id[4]]);
+    BladeId(mac.expect("a locally administered address of one machine"))
+}
+
+/// Returns the steps that end the serving of this volume to this blade, whatever of it is there.
+pub fn unserve(config: &Config, blade: BladeId, volume: VolumeId) -> Vec<Step> {
+    let target = target_of(config, blade).ok();
+    let served = target
+        .into_iter()
+        .flat_map(|target| [Step::Disable { target: target.clone() }, Step::RemoveTarget { target }]);
+    served.chain([Step::RemoveBackstore { volume }]).collect()
 }
 
 fn properties(id: BladeId, slot: Slot, image: &ImageId) -> BTreeMap<String, String> {

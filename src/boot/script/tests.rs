@@ -59,6 +59,9 @@ fn every_answer(message: &str) -> Vec<Answer> {
             ..a_disk()
         }),
         Answer::Boot(BootDisk { firmware: None, portals: Vec::new(), ..a_disk() }),
+        Answer::Capture(Capture { to: a_disk(), disk: Some("sda".into()) }),
+        Answer::Capture(Capture { to: a_disk(), disk: None }),
+        Answer::Heard,
         Answer::Restart { message: message() },
         Answer::Firmware { message: message() },
         Answer::Refused { message: message() },
@@ -91,6 +94,12 @@ fn a_uefi_blade_is_told_its_loader_and_may_open_the_menu_first() {
     let credentials = Credentials { mutual, ..a_disk().credentials };
     let disk = BootDisk { firmware: Some(Firmware::Uefi), key_seconds: 2, credentials, ..a_disk() };
     insta::assert_snapshot!(render(&Answer::Boot(disk), BASE));
+}
+
+#[test]
+fn a_donor_logs_in_and_starts_what_copies_its_disk() {
+    let capture = Capture { to: a_disk(), disk: Some("nvme0n1".into()) };
+    insta::assert_snapshot!(render(&Answer::Capture(capture), BASE));
 }
 
 #[test]

@@ -47,11 +47,16 @@ impl BootBackend for StandIn {
 struct Chassis {
     at: SocketAddr,
     asked: Arc<Mutex<Vec<BootRequest>>>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
-const SHORT: Limits =
-    Limits { total: 64, per_peer: 4, head: Duration::from_millis(600), life: Duration::from_secs(3) };
+const SHORT: Limits = Limits {
+    total: 64,
+    per_peer: 4,
+    head: Duration::from_millis(600),
+    life: Duration::from_secs(3),
+    download: Duration::from_secs(6),
+};
 
 impl Chassis {
     async fn start(sheathd: Option<StandIn>, limits: Limits) -> Self {
@@ -64,8 +69,9 @@ impl Chassis {
         }
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
-        tokio::spawn(serve(listener, socket, limits, pending()));
-        Self { at, asked, _dir: dir }
+        let donor = dir.path().join("donor");
+        tokio::spawn(serve(listener, (socket, donor), limits, pending()));
+        Self { at, asked, dir }
     }
 
     /// Connects as the blade with this address: all of 127.0.0.0/8 is ours.
@@ -156,6 +162,38 @@ fn each_path_asks_its_own_question() {
         let failed = Ask::BootFailed { errno: "0xf0a6039".into() };
         let choose = Ask::Choose { token: "a".into(), choice: Choice::Disk };
         assert_eq!(asks, [Ask::Start, Ask::Menu, failed, choose]);
+    });
+}
+
+#[test]
+fn a_donors_linux_is_fetched_whole_and_nothing_else_can_be() {
+    run(async {
+        let chassis = Chassis::start(None, SHORT).await;
+        assert!(chassis.get("/v1/workshop/initrd").await.starts_with("HTTP/1.1 404"));
+        let donor = chassis.dir.path().join("donor");
+        for (folder, content) in [("partial", "half"), ("6.12", "whole")] {
+            std::fs::create_dir_all(donor.join(folder)).unwrap();
+            crate::host::file::save(&donor.join(folder).join("initrd"), content.as_bytes(), 0o644).unwrap();
+        }
+        crate::host::file::save(&donor.join("secret"), b"secret", 0o644).unwrap();
+        let answer = chassis.get("/v1/workshop/initrd").await;
+        assert!(answer.contains("content-length: 5\r\n") && answer.ends_with("\r\n\r\nwhole"), "{answer}");
+        for other in ["vmlinuz", "secret", "..%2fsecret", "6.12", "%2e%2e%2fsecret", ""] {
+            let answer = chassis.get(&format!("/v1/workshop/{other}")).await;
+            assert!(answer.starts_with("HTTP/1.1 404"), "{other}: {answer}");
+        }
+    });
+}
+
+#[test]
+fn a_donors_report_is_answered_by_a_status() {
+    run(async {
+        let chassis = Chassis::start(Some(StandIn::default()), SHORT).await;
+        // The stand-in has no answer to reports: that is no "go on".
+        let answer = chassis.get("/v1/report?w=copying&done=1&total=2").await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert_eq!(chassis.asked()[0].ask.word(), "whether to go on with its capture");
+        assert!(chassis.get("/v1/report?w=dance").await.starts_with("HTTP/1.1 400"));
     });
 }
 
@@ -350,7 +388,9 @@ fn a_stop_lets_answers_under_way_finish() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let serving = tokio::spawn(serve(listener, "/nowhere".into(), SHORT, async { drop(stopped.await) }));
+        let serving = tokio::spawn(serve(listener, ("/nowhere".into(), "/nowhere".into()), SHORT, async {
+            drop(stopped.await)
+        }));
         let mut stream = TcpStream::connect(at).await.unwrap();
         stream.write_all(b"GET /v1/start.ipxe HTT").await.unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -94,6 +94,7 @@ impl Core {
             Ask::Start => self.on_start(id),
             Ask::Menu => Some(self.menu(id)),
             Ask::Choose { token, choice } => self.on_choice(id, &token, choice),
+            Ask::Report(word) => Some(self.on_donor(id, word)),
             Ask::BootFailed { errno } => {
                 self.tell(EventKind::Failed, id, &format!("boot from its disk failed: iPXE error {errno}"));
                 self.converge(id, "boot failed");
@@ -104,6 +105,9 @@ impl Core {
     }
 
     fn on_start(&mut self, id: BladeId) -> Option<Answer> {
+        if let Some(answer) = self.capture_answer(id) {
+            return Some(answer);
+        }
         let blade = self.roster.blades.get(&id)?;
         let answer = match policy::boot::verdict(&self.config, id, blade) {
             Verdict::Misplaced => self.refuse(id),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Core, EventKind, ImportOrder, operator::accepted};
+use super::{Core, EventKind, ImportOrder, captures::Capture, operator::accepted};
 use crate::{
     control::api::{ImportRequest, Reply},
     error::{Error, Kind, Result},
@@ -37,6 +37,8 @@ pub(super) struct Imports {
     requests: BTreeMap<ImageName, ImportRequest>,
     /// Those that are whole: whether they are published, and how many reports did not list them.
     whole: BTreeMap<ImageName, (bool, u32)>,
+    /// Those that a donor's disk is captured for.
+    pub(super) captures: BTreeMap<ImageName, Capture>,
     /// Those that somebody has cancelled.
     cancelled: BTreeSet<ImageName>,
 }
@@ -55,23 +57,40 @@ impl Core {
             return Err(Error::new(Kind::Busy, text));
         }
         let image = policy::images::next_version(self.known_volumes()?, &name)?;
+        let donor = self.donor_of(&request)?;
         self.journal.tell_image(EventKind::Image, &name, &format!("import of image '{image}' begins"));
-        self.begin_import(image.clone(), request);
-        Ok(accepted(format!("image '{image}' is being imported")))
+        self.begin_import(image.clone(), request)?;
+        let text = donor.map_or_else(
+            || format!("image '{image}' is being imported"),
+            |donor| {
+                format!(
+                    "image '{image}' is made from the machine in slot {}: start it over the network",
+                    donor.slot
+                )
+            },
+        );
+        Ok(accepted(text))
     }
 
     /// Goes on with an import that was cut off with an earlier agent: the same version is made anew.
     pub fn resume_import(&mut self, image: ImageId, request: ImportRequest) {
         let text = format!("import of image '{image}' goes on after a restart of the agent");
         self.journal.tell_image(EventKind::Image, &image.name, &text);
-        self.begin_import(image, request);
+        if let Err(error) = self.begin_import(image, request) {
+            self.config_error(&error);
+        }
     }
 
-    fn begin_import(&mut self, image: ImageId, request: ImportRequest) {
+    fn begin_import(&mut self, image: ImageId, request: ImportRequest) -> Result<()> {
+        let order = match self.donor_of(&request)? {
+            Some(donor) => self.begin_capture(image.clone(), request.clone(), donor)?,
+            None => ImportOrder::Start(image.clone(), request.clone()),
+        };
         let import = Import { image: image.clone(), progress: ImportProgress::begin() };
         self.imports.insert(image.name.clone(), import);
-        self.asked.requests.insert(image.name.clone(), request.clone());
-        (self.outside.import)(ImportOrder::Start(image, request));
+        self.asked.requests.insert(image.name, request);
+        (self.outside.import)(order);
+        Ok(())
     }
 
     pub(super) fn cancel_import(&mut self, name: ImageName) -> Result<Reply> {
@@ -106,6 +125,7 @@ impl Core {
                 self.journal.tell_image(kind, &image.name, &text);
                 self.ask_volumes("an import failed");
             }
+            ImportProgress::Awaiting { .. } => self.await_donor(&image),
             ImportProgress::Fetching { .. }
             | ImportProgress::Checking { .. }
             | ImportProgress::Writing { .. } => {}
@@ -116,6 +136,7 @@ impl Core {
     /// Forgets what was asked for; returns whether somebody has cancelled it.
     fn end_import(&mut self, name: &ImageName) -> bool {
         self.asked.requests.remove(name);
+        self.asked.captures.remove(name);
         self.asked.whole.remove(name);
         self.asked.cancelled.remove(name)
     }

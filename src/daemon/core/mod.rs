@@ -14,6 +14,7 @@
 
 mod adopt;
 mod boot;
+mod captures;
 mod drift;
 mod grow;
 mod images;
@@ -49,7 +50,8 @@ use crate::{
     control::api::{ImportRequest, Reply, Request},
     error::{Error, Result},
     host::{Host, file},
-    model::{BladeId, Bytes, ImageId, ImageName},
+    image::Lend,
+    model::{BladeId, Bytes, DonorWord, ImageId, ImageName},
     observed::{Session, Volumes},
     policy::{self, chassis::ServiceFile},
     roster::{Presence, Roster, Saved},
@@ -82,6 +84,10 @@ pub enum Event {
 pub enum ImportOrder {
     /// This version begins.
     Start(ImageId, ImportRequest),
+    /// This version begins, from a donor that is lent a target.
+    Capture(ImageId, ImportRequest, Lend),
+    /// The donor of this family's version says something.
+    Word(ImageName, DonorWord),
     /// It ends, and nothing stays of it.
     Cancel(ImageName),
 }

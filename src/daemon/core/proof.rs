@@ -12,7 +12,7 @@ use crate::{
     config::Config,
     error::Result,
     image::Trial,
-    model::{BladeId, Firmware, ImageId, Mac, Seed, Slot, VolumeId},
+    model::{BladeId, Firmware, ImageId, Seed, Slot, VolumeId},
     observed::ObservedExport,
     plan::{self, Step},
     policy::{self, BladeWish, DiskWish},
@@ -27,7 +27,7 @@ impl Core {
     /// # Errors
     /// A full pool, an image that is not there, a prefix that leaves no room for a target's name.
     pub(super) fn trial(&self, image: &ImageId, firmware: Firmware, volume: VolumeId) -> Result<Trial> {
-        let (config, blade) = (&*self.config, stand_in(volume));
+        let (config, blade) = (&*self.config, policy::stand_in(volume));
         let portal = config.target.portal;
         let export = policy::export(config, blade, volume, portal)?;
         let target = export.target.clone();
@@ -66,18 +66,8 @@ impl Core {
 
 /// Returns the steps that take away what a proof has made, whatever of it is there.
 pub(super) fn undo(config: &Config, volume: VolumeId) -> Vec<Step> {
-    let target = policy::target_of(config, stand_in(volume)).ok();
-    let served = target
-        .into_iter()
-        .flat_map(|target| [Step::Disable { target: target.clone() }, Step::RemoveTarget { target }]);
-    served.chain([Step::RemoveBackstore { volume }, Step::RemoveVolume { volume }]).collect()
-}
-
-/// Returns the blade that a proof plays: a locally administered address, made of the volume's id.
-fn stand_in(volume: VolumeId) -> BladeId {
-    let id = volume.0.to_be_bytes();
-    let mac = Mac::from_bytes(&[0x02, id[0], id[1], id[2], id[3], id[4]]);
-    BladeId(mac.expect("a locally administered address of one machine"))
+    let served = policy::unserve(config, policy::stand_in(volume), volume);
+    served.into_iter().chain([Step::RemoveVolume { volume }]).collect()
 }
 
 fn first_slot() -> Slot {

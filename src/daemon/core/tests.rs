@@ -21,6 +21,7 @@ use crate::{
 };
 
 mod adopt;
+mod captures;
 mod drift;
 mod images;
 mod imports;

@@ -341,7 +341,9 @@ impl Core {
             }
         }
         for image in abandoned {
-            let steps = vec![Step::RemoveImage { image: image.clone() }];
+            // Should a capture have made it, its target goes first.
+            let mut steps = policy::capture::undo(&self.config, &image);
+            steps.push(Step::RemoveImage { image: image.clone() });
             self.submit(Subject::Image(image), "half-imported and nobody imports it", Work::Steps(steps));
         }
         short.into_iter().for_each(|image| self.make_spare(image));

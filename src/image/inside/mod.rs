@@ -8,10 +8,11 @@
 //! ```
 //!
 //! It runs in a guest that is thrown away, on a clone that nobody else has. `workshop` makes that guest; `answer` has the
-//! words between the two.
+//! words between the two. One role is another machine's: `donor` runs on the machine whose disk is captured.
 
 mod boot;
 pub(super) mod disk;
+mod donor;
 mod identity;
 mod initramfs;
 mod seal;
@@ -39,7 +40,7 @@ use super::{
     seal::{Act, plan},
 };
 use crate::{
-    error::{Context, Result},
+    error::{Context, Error, Result},
     host::cmd::{Cmd, Tool},
 };
 
@@ -58,11 +59,17 @@ const LOADING: Duration = Duration::from_secs(60);
 /// Where this is no workshop: nothing has been done then.
 pub fn run() -> Result<()> {
     if std::process::id() != 1 {
-        return Err(crate::error::Error::invalid("this command is for the workshop's guest"));
+        return Err(Error::invalid("this command is for the workshop's guest"));
     }
     prepare()?;
+    let cmdline = fs::read_to_string("/proc/cmdline").attempt(|| "read '/proc/cmdline'".into())?;
+    let role = Role::of_cmdline(&cmdline)?;
+    if role == Role::Capture {
+        return donor::run(&cmdline);
+    }
+    load(&DRIVERS);
     let mut port = File::options().write(true).open(PORT).attempt(|| format!("open '{PORT}'"))?;
-    let last = match work(&mut port) {
+    let last = match work(role, &mut port) {
         Ok(()) => Line::Done,
         Err(error) => Line::Failed { error: error.chain() },
     };
@@ -73,7 +80,7 @@ pub fn run() -> Result<()> {
     reboot(RebootMode::RB_AUTOBOOT).map(|never| match never {}).attempt(|| "restart the guest".into())
 }
 
-/// Mounts what every program takes for granted, and loads the disk's drivers.
+/// Mounts what every program takes for granted.
 fn prepare() -> Result<()> {
     let none = None::<&str>;
     for (fs, at) in
@@ -83,7 +90,6 @@ fn prepare() -> Result<()> {
         fs::create_dir_all(at).attempt(attempt)?;
         mount(Some(fs), at, Some(fs), MsFlags::empty(), none).attempt(attempt)?;
     }
-    load(&DRIVERS);
     Ok(())
 }
 
@@ -95,11 +101,11 @@ fn load(modules: &[&str]) {
 }
 
 /// Does the role's work, telling its phases.
-fn work(port: &mut File) -> Result<()> {
-    let cmdline = fs::read_to_string("/proc/cmdline").attempt(|| "read '/proc/cmdline'".into())?;
-    match Role::of_cmdline(&cmdline)? {
+fn work(role: Role, port: &mut File) -> Result<()> {
+    match role {
         Role::Check => check(port),
         Role::Seal { dry_run } => seal(port, dry_run),
+        Role::Capture => Err(Error::invalid("a guest has no disk to capture")),
     }
 }
 

@@ -1,13 +1,15 @@
-//! Makes the workshop: the appliance's own kernel, and an initramfs with this program in it.
+//! Makes the workshop: the appliance's own kernel, and an initramfs with this program in it. There are two: one for guests
+//! of ours, which have one disk of one kind, and one for donors, which are any machines and fetch it over the network.
 //!
 //! Nothing is downloaded: mkinitramfs puts together what the appliance has installed, by a configuration of ours that is
 //! part of this program, so that it can be neither missing nor of another version. It runs as a transient unit that may
 //! write to one folder; what it runs are the appliance's own hooks, which run as root at each kernel upgrade anyway.
 
 use std::{
-    fs,
-    os::unix::fs::MetadataExt,
+    fs::{self, Permissions},
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    str::FromStr,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -22,7 +24,7 @@ use crate::{
     },
 };
 
-/// The hidden subcommand that fills a folder: `internal-build-workshop FOLDER`.
+/// The hidden subcommand that fills a folder: `internal-build-workshop FOLDER FLAVOUR`.
 pub const BUILD: &str = "internal-build-workshop";
 /// Our own program: it goes into the initramfs.
 const SHEATH: &str = "/usr/bin/sheath";
@@ -62,6 +64,51 @@ const PROPERTIES: [&str; 15] = [
     "Nice=5",
 ];
 
+/// Whom a workshop is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flavour {
+    /// Guests of ours.
+    Guest,
+    /// Donors that start over the network: drivers for any machine, an initiator, what tells used blocks from others. Who
+    /// serves it to them can read it.
+    Donor,
+}
+
+impl Flavour {
+    /// Returns its name, which its folder has too.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Guest => "workshop",
+            Self::Donor => "donor",
+        }
+    }
+
+    /// Returns which modules mkinitramfs takes.
+    fn modules(self) -> &'static str {
+        match self {
+            Self::Guest => "list",
+            Self::Donor => "most",
+        }
+    }
+
+    /// Returns how its folders are to be seen by others.
+    fn mode(self) -> u32 {
+        match self {
+            Self::Guest => 0o700,
+            Self::Donor => 0o755,
+        }
+    }
+}
+
+impl FromStr for Flavour {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let known = [Self::Guest, Self::Donor].into_iter().find(|flavour| flavour.name() == text);
+        known.ok_or_else(|| Error::invalid(format!("there is no workshop '{}'", text.escape_debug())))
+    }
+}
+
 /// The workshop, made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workshop {
@@ -70,8 +117,8 @@ pub struct Workshop {
 
 impl Workshop {
     /// Returns the workshop for the running kernel and this program, if it has been made.
-    pub fn find(parent: &Path) -> Option<Self> {
-        let folder = parent.join("workshop").join(key().ok()?);
+    pub fn find(parent: &Path, flavour: Flavour) -> Option<Self> {
+        let folder = parent.join(flavour.name()).join(key().ok()?);
         let whole = Self { folder };
         (whole.kernel().is_file() && whole.initrd().is_file()).then_some(whole)
     }
@@ -80,15 +127,15 @@ impl Workshop {
     ///
     /// # Errors
     /// [`Kind::Missing`](crate::error::Kind::Missing) with the package where a tool is not installed; else what failed.
-    pub fn make(parent: &Path) -> Result<Self> {
+    pub fn make(parent: &Path, flavour: Flavour) -> Result<Self> {
         static ONE: Mutex<()> = Mutex::new(());
         let _turn = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(made) = Self::find(parent) {
+        if let Some(made) = Self::find(parent, flavour) {
             return Ok(made);
         }
-        build_in(&parent.join("workshop")).map_err(|e| e.while_doing("make the workshop"))?;
+        build_in(&parent.join(flavour.name()), flavour).map_err(|e| e.while_doing("make the workshop"))?;
         let none = || Error::new(crate::error::Kind::Failed, "make the workshop: it is not whole");
-        Self::find(parent).ok_or_else(none)
+        Self::find(parent, flavour).ok_or_else(none)
     }
 
     /// Returns the workshop in this folder, whole or not.
@@ -109,7 +156,7 @@ impl Workshop {
 }
 
 /// Makes it under another name, and gives it its own when it is whole.
-fn build_in(workshops: &Path) -> Result<()> {
+fn build_in(workshops: &Path, flavour: Flavour) -> Result<()> {
     Tool::Mkinitramfs.check()?;
     let (whole, partial) = (workshops.join(key()?), workshops.join("partial"));
     let attempt = || format!("make '{}'", partial.display());
@@ -119,13 +166,21 @@ fn build_in(workshops: &Path) -> Result<()> {
         _ => {}
     }
     fs::create_dir_all(&partial).attempt(attempt)?;
+    // Whatever our umask.
+    for folder in [workshops, &partial] {
+        fs::set_permissions(folder, Permissions::from_mode(flavour.mode())).attempt(attempt)?;
+    }
     let mut cmd = Cmd::new(Tool::SystemdRun, MAKING + AROUND)
         .args(["--quiet", "--wait", "--pipe", "--collect", "--service-type=exec"])
         .args([format!("--unit={UNIT}"), format!("--property=RuntimeMaxSec={}", MAKING.as_secs())])
         .arg("--description=Sheath makes its workshop")
         .arg(format!("--property=ReadWritePaths={}", partial.display()));
     cmd = cmd.args(PROPERTIES.map(|property| format!("--property={property}")));
-    cmd.args(["--", SHEATH, BUILD]).arg(&partial).run().map_err(|error| explain(&error))?;
+    cmd.args(["--", SHEATH, BUILD])
+        .arg(&partial)
+        .arg(flavour.name())
+        .run()
+        .map_err(|error| explain(&error))?;
     fs::rename(&partial, &whole).attempt(|| format!("name '{}'", whole.display()))
 }
 
@@ -162,7 +217,7 @@ fn release() -> Result<String> {
 ///
 /// # Errors
 /// mkinitramfs's failure, or that of a copy.
-pub fn fill(folder: &Path) -> Result<()> {
+pub fn fill(folder: &Path, flavour: Flavour) -> Result<()> {
     let (release, configuration) = (release()?, folder.join("configuration"));
     for name in FOLDERS {
         let path = configuration.join(name);
@@ -171,7 +226,8 @@ pub fn fill(folder: &Path) -> Result<()> {
     for (name, content, mode) in CONFIGURATION {
         file::save(&configuration.join(name), content.as_bytes(), mode)?;
     }
-    let cmd = Cmd::new(Tool::Mkinitramfs, MAKING).arg("-d").arg(&configuration);
+    let cmd = Cmd::new(Tool::Mkinitramfs, MAKING).env("SHEATH_MODULES", flavour.modules());
+    let cmd = cmd.arg("-d").arg(&configuration);
     cmd.arg("-o").arg(folder.join("initrd")).arg(&release).run()?;
     let kernel = PathBuf::from(format!("/boot/vmlinuz-{release}"));
     let bytes = fs::read(&kernel).attempt(|| format!("read '{}'", kernel.display()))?;
@@ -189,11 +245,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("workshop").join(key().unwrap());
         fs::create_dir_all(&folder).unwrap();
-        assert_eq!(Workshop::find(dir.path()), None);
+        assert_eq!(Workshop::find(dir.path(), Flavour::Guest), None);
         for name in ["vmlinuz", "initrd"] {
             file::save(&folder.join(name), b"x", 0o644).unwrap();
         }
-        assert_eq!(Workshop::find(dir.path()), Some(Workshop { folder }));
+        assert_eq!(Workshop::find(dir.path(), Flavour::Donor), None);
+        assert_eq!(Workshop::find(dir.path(), Flavour::Guest), Some(Workshop { folder }));
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl Guest<'_> {
     /// Returns its memory, in MiB.
     fn memory(&self) -> u32 {
         match self.role {
-            Role::Check | Role::Seal { dry_run: true } => MEMORY_MIB,
+            Role::Check | Role::Seal { dry_run: true } | Role::Capture => MEMORY_MIB,
             Role::Seal { dry_run: false } => MEMORY_TO_SEAL_MIB,
         }
     }

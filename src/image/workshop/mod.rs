@@ -15,4 +15,4 @@ pub(super) mod netboot;
 pub(super) mod place;
 mod qemu;
 
-pub use build::{BUILD, Workshop, fill};
+pub use build::{BUILD, Flavour, Workshop, fill};

@@ -1,0 +1,230 @@
+//! The capture of a donor's disk over the network: a machine in a slot copies it to a target of its own, we wait.
+//!
+//! ```text
+//! create_image ─► target for a stand-in ─► the donor starts: iPXE ─► small Linux (workshop) ─► target: copy, verify
+//!                                              reports ◄───────────────────────┘ (inside::capture)
+//! target taken away ◄─ the last report ─► cut to the disk's size ─► GPT check ─► finish_image
+//! ```
+//!
+//! The donor writes what it likes, as whoever hands us a file does: what it says moves a bar and ends the wait, and the
+//! pool's fill is looked at by ourselves. An agent that was killed meanwhile finds volume and target again and waits on:
+//! the donor has not noticed.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError, mpsc},
+    time::{Duration, Instant},
+};
+
+use super::{
+    header::LARGEST,
+    limits::{Guard, look},
+    watch::{Cancel, Watch},
+    workshop::{Flavour, Workshop},
+};
+use crate::{
+    error::{Error, Kind, Result},
+    host::{
+        Host,
+        cmd::Tool,
+        disk::{
+            gpt::{self, SEED_ROOM},
+            stat,
+        },
+        lvm::Lvm,
+    },
+    model::{Bytes, DonorWord, ImageId, PoolUsage, Slot, VolumeState},
+    plan::Step,
+    status::ImportProgress,
+};
+
+/// How often it is looked whether the capture was cancelled.
+const LOOK: Duration = Duration::from_millis(250);
+/// Longest silence of a donor that has been told to start: kernel and initramfs are fetched and unpacked in it, by emulated
+/// processors too; later it reports every two seconds.
+const SILENCE: Duration = Duration::from_secs(900);
+
+/// What the donor is lent, decided by policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lend {
+    /// Where the donor is.
+    pub slot: Slot,
+    /// What serves the image's volume to it.
+    pub serve: Vec<Step>,
+    /// What ends that again, whatever of it is there.
+    pub undo: Vec<Step>,
+}
+
+/// A capture that is to be made.
+#[derive(Debug)]
+pub struct Capture {
+    /// The image.
+    pub image: ImageId,
+    /// What the donor is lent.
+    pub lend: Lend,
+    /// Whether the image may be chosen as soon as it is whole.
+    pub publish: bool,
+    /// No capture above this fill of the pool, in percent.
+    pub watermark: u8,
+    /// Where the donor's small Linux is made: blades fetch it from there.
+    pub workshop: PathBuf,
+    /// Whether an earlier agent has begun it.
+    pub resumed: bool,
+    /// What the donor says.
+    pub words: Mutex<mpsc::Receiver<DonorWord>>,
+}
+
+impl Capture {
+    /// Runs the capture; returns when the image is whole, or when nothing is left of it.
+    ///
+    /// # Errors
+    /// [`Kind::Full`] where the pool is, [`Kind::Missing`] where the workshop cannot be made, [`Kind::Timeout`] for a donor
+    /// that falls silent, [`Kind::Invalid`] for a disk that is no image, [`Kind::Denied`] when it was cancelled; else what
+    /// failed.
+    pub fn run(
+        &self,
+        host: &dyn Host,
+        lvm: &Lvm,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(ImportProgress),
+    ) -> Result<()> {
+        let mut watch = Watch::new(cancel, progress);
+        let ended = self.capture(host, lvm, &mut watch);
+        if let Err(error) = &ended
+            && !watch.leaves(error)
+        {
+            self.undo(host);
+            // Should this fail too, the tag says that it is half-made, and the agent takes it away.
+            let _ = lvm.remove_image(&self.image);
+        }
+        ended.map_err(|e| e.while_doing(format!("capture image '{}' in slot {}", self.image, self.lend.slot)))
+    }
+
+    fn capture(&self, host: &dyn Host, lvm: &Lvm, watch: &mut Watch<'_>) -> Result<()> {
+        let pool = look(lvm, self.watermark, Bytes(0))?;
+        [Tool::Iscsistart, Tool::Partclone].iter().try_for_each(|tool| tool.check())?;
+        Workshop::make(&self.workshop, Flavour::Donor)?;
+        watch.check()?;
+        let device = self.volume(host, lvm)?;
+        self.lend.serve.iter().try_for_each(|step| host.run(step).map(drop))?;
+        watch.awaiting(self.lend.slot)?;
+        let size = self.listen(lvm, &device, pool, watch)?;
+        self.undo(host);
+        lvm.cut_image(&self.image, Bytes(size.0 + SEED_ROOM.0))?;
+        gpt::check(&device)?;
+        watch.check()?;
+        lvm.finish_image(&self.image, self.publish)?;
+        watch.check()
+    }
+
+    /// Returns the image's device: what an earlier agent has begun, or a new one. How large it has to be shows at the end; a
+    /// thin volume takes only what is written to it.
+    fn volume(&self, host: &dyn Host, lvm: &Lvm) -> Result<PathBuf> {
+        let lv = self.image.lv_name();
+        let device = lvm.device(&lv);
+        if self.resumed && device.exists() {
+            let volumes = lvm.volumes()?;
+            if volumes.volumes.get(&lv).is_some_and(|volume| volume.state == VolumeState::Making) {
+                return Ok(device);
+            }
+        }
+        self.undo(host);
+        lvm.create_image(&self.image, Bytes(LARGEST.0 + SEED_ROOM.0))
+    }
+
+    /// Hears the donor to its end, and returns its disk's size.
+    fn listen(&self, lvm: &Lvm, device: &Path, pool: PoolUsage, watch: &mut Watch<'_>) -> Result<Bytes> {
+        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut guard, mut heard) = (Guard::new(pool, self.watermark), None);
+        loop {
+            match words.recv_timeout(LOOK) {
+                Ok(DonorWord::Done { size }) => return sane(size),
+                Ok(DonorWord::Failed { error }) => {
+                    return Err(Error::new(Kind::Failed, format!("the donor says: {error}")));
+                }
+                Ok(word) => {
+                    heard = Some(Instant::now());
+                    show(&word, watch)?;
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    return Err(Error::new(Kind::Failed, "nobody can hear the donor any more"));
+                }
+            }
+            watch.check()?;
+            not_silent(heard)?;
+            guard.admit(lvm, written(device)?)?;
+        }
+    }
+
+    /// Ends the serving, each step whatever becomes of the others.
+    fn undo(&self, host: &dyn Host) {
+        for step in &self.lend.undo {
+            let _ = host.run(step);
+        }
+    }
+}
+
+/// Shows what the donor says as an import's progress.
+fn show(word: &DonorWord, watch: &mut Watch<'_>) -> Result<()> {
+    match word {
+        DonorWord::Copying { done, total } => {
+            let share = u128::from(done.0) * 10_000 / u128::from(total.0.max(1));
+            watch.writing(u16::try_from(share.min(10_000)).expect("at most 10,000"), *done)
+        }
+        DonorWord::Verifying { done, total } => watch.checking(done.0, *total),
+        DonorWord::Told | DonorWord::Done { .. } | DonorWord::Failed { .. } => Ok(()),
+    }
+}
+
+fn not_silent(heard: Option<Instant>) -> Result<()> {
+    if heard.is_none_or(|at| at.elapsed() < SILENCE) {
+        return Ok(());
+    }
+    let seconds = SILENCE.as_secs();
+    Err(Error::new(Kind::Timeout, format!("the donor has said nothing for {seconds} s: look at its console")))
+}
+
+fn sane(size: Bytes) -> Result<Bytes> {
+    if size.0 == 0 || size > LARGEST {
+        return Err(Error::invalid(format!("the donor's disk is said to have {}", size.human())));
+    }
+    Ok(size)
+}
+
+/// Returns how much has been written to the volume, as the kernel counts it.
+fn written(device: &Path) -> Result<Bytes> {
+    let node = device.canonicalize().unwrap_or_else(|_| device.to_owned());
+    Ok(Bytes(stat::read("/sys".as_ref(), &node)?.unwrap_or_default().written_bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_donor_says_is_a_bar_and_never_more_than_all() {
+        let (cancel, mut heard) = (Cancel::default(), vec![]);
+        let mut keep = |progress| heard.push(progress);
+        let mut watch = Watch::new(&cancel, &mut keep);
+        show(&DonorWord::Told, &mut watch).unwrap();
+        show(&DonorWord::Copying { done: Bytes(u64::MAX), total: Bytes(0) }, &mut watch).unwrap();
+        show(&DonorWord::Verifying { done: Bytes(1), total: Bytes(2) }, &mut watch).unwrap();
+        assert!(matches!(heard[0], ImportProgress::Writing { permyriad: 10_000, .. }), "{heard:?}");
+        assert!(matches!(heard[1], ImportProgress::Checking { permyriad: 5_000, .. }), "{heard:?}");
+    }
+
+    #[test]
+    fn a_donor_that_was_never_told_may_be_silent_for_ever_and_another_not() {
+        not_silent(None).unwrap();
+        not_silent(Some(Instant::now())).unwrap();
+        let long_ago = Instant::now().checked_sub(SILENCE).unwrap();
+        assert_eq!(not_silent(Some(long_ago)).unwrap_err().kind(), Kind::Timeout);
+    }
+
+    #[test]
+    fn a_size_that_no_disk_has_is_refused() {
+        assert!(sane(Bytes(0)).is_err() && sane(Bytes(LARGEST.0 + 1)).is_err());
+        assert_eq!(sane(Bytes::gib(2)).unwrap(), Bytes::gib(2));
+    }
+}
