@@ -2,7 +2,8 @@
 //! in the blade. One appliance, many promises: each is a function that says what it proves, run in the order of the
 //! patent's story.
 //!
-//! Run by `make test`, which builds the package and names it in `SHEATH_DEB`.
+//! Run by `make test`, which builds the package and names it in `SHEATH_DEB`. `SHEATH_PROMISES=word,word` runs only the
+//! promises that have one of these words, for whoever works on one.
 
 #![allow(clippy::unwrap_used, reason = "a proof that fails ends the test where it stands")]
 
@@ -42,6 +43,7 @@ const PROMISES: &[Promise] = &[
         "with the state folder deleted, the blade boots its disk and nothing is reinstalled",
         survives_lost_state,
     ),
+    ("the disk of a running server becomes an image over the network, and is only read", captures),
     ("a pool whose disk appears late brings its blades' targets up then", brings_a_late_pool_up),
     ("a slot's port that is plugged in later becomes a port of the chassis", takes_a_hot_plugged_port),
     ("a faulty configuration is refused as a whole, and the old one stays", refuses_a_faulty_configuration),
@@ -52,7 +54,11 @@ const PROMISES: &[Promise] = &[
 fn chassis() {
     let stage = Stage::bare("chassis").unwrap();
     let mut story = Story { stage, bios: None, uefi: None };
-    for (promise, prove) in PROMISES {
+    let chosen = std::env::var("SHEATH_PROMISES").ok();
+    let is_chosen = |promise: &str| {
+        chosen.as_ref().is_none_or(|words| words.split(',').any(|word| promise.contains(word)))
+    };
+    for (promise, prove) in PROMISES.iter().filter(|(promise, _)| is_chosen(promise)) {
         say(&format!("-- {promise}"));
         let begin = Instant::now();
         let proof = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| prove(&mut story)));
@@ -283,6 +289,44 @@ fn survives_lost_state(story: &mut Story) {
 }
 
 /// As after a boot of the appliance on which the pool's disk takes its time.
+/// What the donor's disk looks like from outside, and what is on it.
+const COMPARE: &str =
+    "qemu-nbd --version > /dev/null; sfdisk -d /dev/sheath/sheath-img-captured 2>&1 | head -20";
+
+/// A server that has its own disk (the golden image, as somebody might have installed it) is plugged into slot 4.
+fn captures(story: &mut Story) {
+    let image = sheath_lab::images::golden(&story.stage.lab).unwrap();
+    let spec = Spec::new(4, Firmware::Bios).with_disk(&image);
+    let begin = Instant::now();
+    let capture = format!("sheath image capture 4 captured --disk {} --no-wait", spec.disk_serial());
+    story.run(&capture);
+    let waits = |story: &mut Story, state: &str| {
+        let images = story.stage.sheath("images").ok()?;
+        let found = images.as_array()?.iter().find(|image| image["image"] == "captured@1")?;
+        (found["progress"]["state"] == state).then_some(())
+    };
+    until("the donor's Linux to be made", secs(600), || waits(story, "awaiting")).unwrap();
+    done("   the donor's Linux is made", begin.elapsed());
+    let mut donor = Blade::power_on(&story.stage.lab, spec).unwrap();
+    let at = donor.console().expect("becomes image captured@1", MENU_BOUND).unwrap();
+    done("   the donor is told", at);
+    let at = donor.console().expect("sheath: copying", BOOT_BOUND).unwrap();
+    done("   the donor's Linux copies", at);
+    until("the copy", secs(60), || waits(story, "writing")).unwrap();
+    let at = donor.console().expect("the disk is copied and verified", BOOT_BOUND).unwrap();
+    done("   copied and verified", at);
+    let listed = |story: &mut Story| {
+        let images = story.stage.sheath("images").ok()?;
+        let found = images.as_array()?.iter().find(|image| image["image"] == "captured@1")?.clone();
+        (found["progress"] == serde_json::Value::Null).then_some(found)
+    };
+    let found = until("the image", secs(120), || listed(story)).unwrap();
+    assert_eq!(found["published"], false, "{found}");
+    until("the donor to switch itself off", secs(120), || (!donor.is_on()).then_some(())).unwrap();
+    assert!(!story.run("targetcli ls /iscsi 1").contains("02"), "its target is gone");
+    assert_eq!(story.run(COMPARE), "");
+}
+
 fn brings_a_late_pool_up(story: &mut Story) {
     let targets = "grep -l 1 /sys/kernel/config/target/iscsi/iqn*/tpgt_1/enable | wc -l";
     let before = story.run(targets);

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::appliance::cable;
 use crate::console::Console;
 use crate::error::{Attempt, Result};
-use crate::machine::{Guest, Machine, Size};
+use crate::machine::{Guest, Machine, Size, overlay};
 use crate::qmp::Qmp;
 use crate::run::Lab;
 
@@ -33,12 +33,14 @@ pub struct Spec {
     pub firmware: Firmware,
     /// Its NIC's MAC; [`blade_mac`] gives the usual one, another slot's makes it an impostor.
     pub mac: String,
+    /// The image that is on a disk of its own, which makes it a donor; what it writes there is lost with it.
+    pub disk: Option<PathBuf>,
 }
 
 impl Spec {
     /// Returns the usual blade of a slot.
     pub fn new(slot: u8, firmware: Firmware) -> Self {
-        Spec { slot, firmware, mac: blade_mac(slot) }
+        Spec { slot, firmware, mac: blade_mac(slot), disk: None }
     }
 
     /// Returns the same blade with another MAC.
@@ -46,6 +48,18 @@ impl Spec {
     pub fn with_mac(mut self, mac: &str) -> Self {
         mac.clone_into(&mut self.mac);
         self
+    }
+
+    /// Returns the same blade with a disk of its own, on which this image is.
+    #[must_use]
+    pub fn with_disk(mut self, image: &Path) -> Self {
+        self.disk = Some(image.to_owned());
+        self
+    }
+
+    /// Returns the serial number of its own disk.
+    pub fn disk_serial(&self) -> String {
+        format!("DISK{}", self.slot)
     }
 
     /// Returns the SMBIOS UUID that goes with the MAC, so that an impostor lies consistently.
@@ -79,6 +93,13 @@ impl Blade {
         let smbios =
             format!("type=1,manufacturer=Lab,product=Blade,uuid={},serial={}", spec.uuid(), spec.serial());
         machine.args(["-smbios", &smbios, "-netdev", &netdev, "-device", &nic(&spec)]);
+        if let Some(image) = &spec.disk {
+            let disk = lab.path(&format!("{name}-disk.qcow2"));
+            overlay(image, &disk)?;
+            let drive = format!("if=none,id=own,format=qcow2,discard=unmap,file={}", disk.display());
+            let device = format!("nvme,drive=own,serial={}", spec.disk_serial());
+            machine.args(["-drive", &drive, "-device", &device]);
+        }
         if spec.firmware == Firmware::Uefi {
             machine.args(pflash(&lab.path(&format!("{name}-vars.fd")))?);
         }
