@@ -115,7 +115,7 @@ fn the_package_comes_up_on_debian_12() {
     let status = stage.sheath("status").unwrap();
     assert_eq!(status["problems"], serde_json::json!([]), "{status}");
     stage.appliance.ok(TINY_IMAGE).unwrap();
-    stage.appliance.ok("sheath image import tiny /run/tiny.raw --publish").unwrap();
+    stage.appliance.ok("sheath image import tiny /run/tiny.raw --publish --unproved").unwrap();
     assert_eq!(
         stage.sheath("images").unwrap()[0]["image"],
         "tiny@1",

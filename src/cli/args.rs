@@ -244,11 +244,17 @@ pub enum ImageVerb {
     /// compares, and switches the server off. The server's disk is only read. Shut the server down before, so that its file
     /// systems are whole.
     Capture(CaptureArgs),
-    /// Let blades choose an image
+    /// Let blades choose an image that is proved to boot
+    ///
+    /// Proved is what `sheath image prove` has seen boot, by BIOS or by UEFI. Anything else is refused unless --unproved is
+    /// given; that it was published so is told in the journal and by `sheath image show`.
     Publish {
         /// The image: NAME@VERSION, or NAME for its newest version
         #[arg(value_name = "IMAGE")]
         image: ImageRef,
+        /// Publish it although it is not proved to boot
+        #[arg(long)]
+        unproved: bool,
     },
     /// Stop blades from choosing an image; disks made from it stay
     Unpublish {
@@ -353,9 +359,12 @@ pub struct ImportArgs {
     /// (see `sheath image capture`)
     #[arg(value_name = "SOURCE", value_hint = ValueHint::FilePath)]
     pub source: String,
-    /// Let blades choose it as soon as it is there
+    /// Let blades choose it as soon as it is there; with --unproved only, because nothing is proved of it by then
     #[arg(long)]
     pub publish: bool,
+    /// Publish it although it is not proved to boot
+    #[arg(long, requires = "publish")]
+    pub unproved: bool,
     /// Return as soon as the agent has begun
     #[arg(long)]
     pub no_wait: bool,
@@ -377,9 +386,12 @@ pub struct CaptureArgs {
     /// Which of its disks, where it has several: kernel name (sda, nvme0n1), serial number or WWN
     #[arg(long, value_name = "DISK")]
     pub disk: Option<String>,
-    /// Let blades choose it as soon as it is there
+    /// Let blades choose it as soon as it is there; with --unproved only, because nothing is proved of it by then
     #[arg(long)]
     pub publish: bool,
+    /// Publish it although it is not proved to boot
+    #[arg(long, requires = "publish")]
+    pub unproved: bool,
     /// Return as soon as the agent has begun
     #[arg(long)]
     pub no_wait: bool,
@@ -418,9 +430,12 @@ pub struct PromoteArgs {
     /// Take the disk although the blade runs: as a power cut would leave it
     #[arg(long)]
     pub running: bool,
-    /// Let blades choose it at once
+    /// Let blades choose it at once; with --unproved only, because nothing is proved of it by then
     #[arg(long)]
     pub publish: bool,
+    /// Publish it although it is not proved to boot
+    #[arg(long, requires = "publish")]
+    pub unproved: bool,
     /// Only show what would be done
     #[arg(long)]
     pub dry_run: bool,

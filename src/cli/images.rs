@@ -14,6 +14,9 @@ use crate::{
     status::{ImageDetail, ImageView, Millis},
 };
 
+/// The origin of an image whose manifest was lost.
+const LOST: &str = "not known any more";
+
 /// Lists the images.
 pub(super) fn list(session: &mut Session<'_>) -> Result<()> {
     let images = ask::images(session.ask)?;
@@ -83,8 +86,8 @@ pub(super) fn text(detail: &ImageDetail, now: Millis) -> String {
         ("spares", view.spares.to_string()),
     ];
     match &detail.manifest {
-        Some(manifest) => lines.extend(manifest_lines(manifest, now)),
-        None => lines.push(("origin", "not known any more".into())),
+        Some(manifest) => lines.extend(manifest_lines(manifest, view.published, now)),
+        None => lines.push(("origin", LOST.into())),
     }
     if detail.clones.is_empty() {
         lines.push(("disks", NONE.into()));
@@ -108,11 +111,18 @@ fn space_line(detail: &ImageDetail) -> String {
     }
 }
 
-fn manifest_lines(manifest: &Manifest, now: Millis) -> Vec<(&'static str, String)> {
-    let mut lines = vec![("made", human::when(now, manifest.made))];
+fn manifest_lines(manifest: &Manifest, published: bool, now: Millis) -> Vec<(&'static str, String)> {
+    let mut lines = vec![];
+    if manifest.origin != Origin::Unknown {
+        lines.push(("made", human::when(now, manifest.made)));
+    }
+    if let Some(at) = manifest.unproved.filter(|_| published) {
+        lines.push(("published", format!("unproved by the operator, {}", human::ago(now, at))));
+    }
     match &manifest.origin {
         Origin::Import(import) => lines.extend(import_lines(import)),
         Origin::Blade(parent) => lines.push(("origin", parent_line(parent))),
+        Origin::Unknown => lines.push(("origin", LOST.into())),
     }
     lines.extend(manifest.system.as_deref().map(|system| ("system", human::tame(system))));
     lines.extend(manifest.kernel.as_deref().map(|kernel| ("kernel", human::tame(kernel))));
@@ -147,9 +157,15 @@ fn check_line(check: &Check, now: Millis) -> String {
     format!("{} {how}, {}", human::tame(&check.what), human::ago(now, check.at))
 }
 
-/// Publishes an image, or takes it back.
-pub(super) fn publish(session: &mut Session<'_>, image: ImageRef, published: bool) -> Result<()> {
-    let message = ask::accepted(session.ask, Request::Publish { image, published })?;
+/// Publishes an image.
+pub(super) fn publish(session: &mut Session<'_>, image: ImageRef, unproved: bool) -> Result<()> {
+    let message = ask::accepted(session.ask, Request::Publish { image, published: true, unproved })?;
+    session.accepted(message)
+}
+
+/// Takes an image back.
+pub(super) fn unpublish(session: &mut Session<'_>, image: ImageRef) -> Result<()> {
+    let message = ask::accepted(session.ask, Request::Publish { image, published: false, unproved: false })?;
     session.accepted(message)
 }
 
@@ -161,8 +177,8 @@ pub(super) fn default(session: &mut Session<'_>, image: ImageRef) -> Result<()> 
 
 /// Makes the disk of a blade an image, or shows what that would be.
 pub(super) fn promote(session: &mut Session<'_>, args: &PromoteArgs) -> Result<()> {
-    let PromoteArgs { slot, name, running, publish, dry_run } = args.clone();
-    let request = Request::Promote(PromoteRequest { slot, name, running, publish, dry_run });
+    let PromoteArgs { slot, name, running, publish, unproved, dry_run } = args.clone();
+    let request = Request::Promote(PromoteRequest { slot, name, running, publish, dry_run, unproved });
     if dry_run {
         return super::plan::print(session, &ask::planned(session.ask, request)?);
     }

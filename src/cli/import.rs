@@ -24,9 +24,16 @@ const TICK: Duration = Duration::from_millis(120);
 /// Has the disk of a machine in a slot captured.
 pub(super) fn capture(session: &mut Session<'_>, args: &CaptureArgs) -> Result<()> {
     let source = NetDonor { slot: args.slot, disk: args.disk.clone() };
-    let CaptureArgs { name, publish, no_wait, .. } = args.clone();
-    let import =
-        ImportArgs { name, source: source.to_string(), publish, no_wait, sha256: None, checksum: None };
+    let CaptureArgs { name, publish, unproved, no_wait, .. } = args.clone();
+    let import = ImportArgs {
+        name,
+        source: source.to_string(),
+        publish,
+        unproved,
+        no_wait,
+        sha256: None,
+        checksum: None,
+    };
     self::import(session, &import)
 }
 
@@ -38,6 +45,7 @@ pub(super) fn import(session: &mut Session<'_>, args: &ImportArgs) -> Result<()>
         publish: args.publish,
         sha256: args.sha256.as_ref().map(ToString::to_string),
         checksum: args.checksum.as_deref().map(absolute).transpose()?,
+        unproved: args.unproved,
     };
     let message = ask::accepted(session.ask, Request::Import(request))?;
     if args.no_wait {
@@ -47,7 +55,7 @@ pub(super) fn import(session: &mut Session<'_>, args: &ImportArgs) -> Result<()>
     if let ImportProgress::Failed { error, kind } = last {
         return Err(Error::new(kind, error));
     }
-    let state = if args.publish { "imported and published" } else { "imported, not published" };
+    let state = if args.publish { "imported and published unproved" } else { "imported, not published" };
     let text = format!("image '{}' is {state}\n", args.name);
     session.answer(&last, |_, _| text)
 }

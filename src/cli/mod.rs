@@ -71,8 +71,8 @@ fn run(session: &mut Session<'_>, command: Command) -> Result<()> {
         Command::Image(verb) => match verb {
             ImageVerb::Import(import) => import::import(session, &import),
             ImageVerb::Capture(capture) => import::capture(session, &capture),
-            ImageVerb::Publish { image } => images::publish(session, image, true),
-            ImageVerb::Unpublish { image } => images::publish(session, image, false),
+            ImageVerb::Publish { image, unproved } => images::publish(session, image, unproved),
+            ImageVerb::Unpublish { image } => images::unpublish(session, image),
             ImageVerb::Show { image } => images::show(session, image),
             ImageVerb::Default { image } => images::default(session, image),
             ImageVerb::Promote(promote) => images::promote(session, &promote),

@@ -62,7 +62,7 @@ fn set_up(session: &mut Session<'_>, host: &dyn SetupHost, args: &SetupArgs) -> 
     if session.json {
         return Ok(());
     }
-    session.say("this machine is a blade appliance now; next: sheath image import NAME FILE|URL --publish")
+    session.say("this machine is a blade appliance now; next: sheath image import NAME FILE|URL")
 }
 
 fn run(session: &mut Session<'_>, host: &dyn SetupHost, step: &SetupStep) -> Result<()> {

@@ -355,12 +355,22 @@ fn verbs_ask_for_what_was_said() {
         ),
         ("blade release 1 -y", r#"{"request":"release","slot":"1"}"#),
         ("blade move 52:54:00:12:34:56 2", r#"{"request":"move","slot":"2","blade":"b-525400123456"}"#),
-        ("image publish debian13", r#"{"request":"publish","image":"debian13","published":true}"#),
-        ("image unpublish debian13", r#"{"request":"publish","image":"debian13","published":false}"#),
+        (
+            "image publish debian13",
+            r#"{"request":"publish","image":"debian13","published":true,"unproved":false}"#,
+        ),
+        (
+            "image publish debian13@2 --unproved",
+            r#"{"request":"publish","image":"debian13@2","published":true,"unproved":true}"#,
+        ),
+        (
+            "image unpublish debian13",
+            r#"{"request":"publish","image":"debian13","published":false,"unproved":false}"#,
+        ),
         ("image default debian13@2", r#"{"request":"default-image","image":"debian13@2"}"#),
         (
-            "image promote 1 web --running --publish",
-            r#"{"request":"promote","slot":"1","name":"web","running":true,"publish":true,"dry_run":false}"#,
+            "image promote 1 web --running --publish --unproved",
+            r#"{"request":"promote","slot":"1","name":"web","running":true,"publish":true,"dry_run":false,"unproved":true}"#,
         ),
         ("reload", r#"{"request":"reload"}"#),
         ("session drop 1 --yes", r#"{"request":"drop-session","slot":"1"}"#),
@@ -456,9 +466,9 @@ fn an_import_shows_its_progress_as_lines_and_waits_for_its_end() {
         ImportProgress::Writing { permyriad: 5000, pace },
         ImportProgress::Done,
     ];
-    let ran = run(&agent, "image import debian13 https://example.org/x.qcow2 --publish", None);
+    let ran = run(&agent, "image import debian13 https://example.org/x.qcow2 --publish --unproved", None);
     ran.result.unwrap();
-    assert_eq!(ran.out, "image 'debian13' is imported and published\n");
+    assert_eq!(ran.out, "image 'debian13' is imported and published unproved\n");
     let lines =
         "fetching: 0 % of 4.0 GiB\nfetching: 20 % of 4.0 GiB\nchecking: 90 %\nwriting: 0 %\nwriting: 50 %\n";
     assert_eq!(ran.err, lines);
@@ -468,6 +478,7 @@ fn an_import_shows_its_progress_as_lines_and_waits_for_its_end() {
         publish: true,
         sha256: None,
         checksum: None,
+        unproved: true,
     };
     assert_eq!(agent.asked.borrow()[0], Request::Import(request));
 }
@@ -538,6 +549,7 @@ fn bad_words_never_reach_the_agent() {
         "blade install 1 ../x",
         "image import a;b f",
         "blade move zz 1",
+        "image import a f --unproved",
     ] {
         let parsed = Args::try_parse_from(["sheath"].into_iter().chain(words.split(' ')));
         assert_eq!(parsed.unwrap_err().exit_code(), 2, "{words}");

@@ -78,7 +78,7 @@ fn sealed(image: &ImageRef, sealing: &Sealing, session: &Session<'_>) -> String 
     }
     let mut text = if sealing.changes.is_empty() { String::new() } else { session.table(&table) + "\n" };
     text += &match (&sealing.image, sealing.changes.is_empty()) {
-        (Some(made), _) => format!("image '{made}' is made, not published (sheath image publish {made})\n"),
+        (Some(made), _) => format!("image '{made}' is made, not published (sheath image prove {made})\n"),
         (None, true) => format!("image '{image}' needs no change\n"),
         (None, false) => "nothing was changed\n".to_owned(),
     };

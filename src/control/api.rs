@@ -99,6 +99,9 @@ pub enum Request {
         image: ImageRef,
         /// Whether it may be chosen from now on.
         published: bool,
+        /// Consent to publish what is not proved to boot.
+        #[serde(default)]
+        unproved: bool,
     },
     /// Remove an image that no disk came from.
     RemoveImage {
@@ -191,6 +194,9 @@ pub struct ImportRequest {
     /// A list of checksums that has the file's name in it: an absolute path, or a URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<String>,
+    /// Consent to publish it although nothing is proved of it.
+    #[serde(default)]
+    pub unproved: bool,
 }
 
 impl std::fmt::Debug for ImportRequest {
@@ -218,6 +224,9 @@ pub struct PromoteRequest {
     /// Only say what would be done.
     #[serde(default)]
     pub dry_run: bool,
+    /// Consent to publish it although nothing is proved of it.
+    #[serde(default)]
+    pub unproved: bool,
 }
 
 /// The answer to a request.

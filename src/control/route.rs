@@ -32,6 +32,8 @@ struct MoveBody {
 #[serde(deny_unknown_fields)]
 struct PublishBody {
     published: bool,
+    #[serde(default)]
+    unproved: bool,
 }
 
 /// Body of `grow`.
@@ -72,8 +74,9 @@ impl Request {
             Self::Apply { slot } => post(format!("/v1/blades/{slot}/apply"), NOTHING),
             Self::Import(import) => post("/v1/images".to_owned(), Some(import)),
             Self::ImportProgress { name } => get(&format!("/v1/images/{name}/import")),
-            Self::Publish { image, published } => {
-                post(format!("/v1/images/{image}/publish"), Some(&PublishBody { published: *published }))
+            Self::Publish { image, published, unproved } => {
+                let body = PublishBody { published: *published, unproved: *unproved };
+                post(format!("/v1/images/{image}/publish"), Some(&body))
             }
             Self::RemoveImage { image } => {
                 Route { method: Method::DELETE, path: format!("/v1/images/{image}"), body: Vec::new() }
@@ -122,8 +125,8 @@ impl Request {
             ("POST", ["v1", "images"]) => read::<ImportRequest>(body).map(Self::Import),
             ("GET", ["v1", "images", name, "import"]) => Ok(Self::ImportProgress { name: name.parse()? }),
             ("POST", ["v1", "images", image, "publish"]) => {
-                let (image, PublishBody { published }) = (image.parse()?, read(body)?);
-                Ok(Self::Publish { image, published })
+                let (image, PublishBody { published, unproved }) = (image.parse()?, read(body)?);
+                Ok(Self::Publish { image, published, unproved })
             }
             ("DELETE", ["v1", "images", image]) => Ok(Self::RemoveImage { image: image.parse()? }),
             ("POST", ["v1", "adopt"]) => read(body).map(Self::Adopt),
@@ -250,8 +253,14 @@ pub(in crate::control) mod tests {
         let slot = || "3".parse().unwrap();
         let name = || "debian13.2".parse().unwrap();
         let image = |text: &str| text.parse::<ImageRef>().unwrap();
-        let promotion =
-            |dry_run| PromoteRequest { slot: slot(), name: name(), running: true, publish: false, dry_run };
+        let promotion = |dry_run| PromoteRequest {
+            slot: slot(),
+            name: name(),
+            running: true,
+            publish: false,
+            dry_run,
+            unproved: true,
+        };
         let source = "https://images.example.org/a b.qcow2".to_owned();
         vec![
             Request::Status,
@@ -269,9 +278,10 @@ pub(in crate::control) mod tests {
                 publish: true,
                 sha256: Some("ab".repeat(32)),
                 checksum: Some("/srv/SHA256SUMS".to_owned()),
+                unproved: true,
             }),
             Request::ImportProgress { name: name() },
-            Request::Publish { image: image("debian13.2@3"), published: false },
+            Request::Publish { image: image("debian13.2@3"), published: true, unproved: true },
             Request::RemoveImage { image: image("debian13.2@3") },
             Request::Reload,
             Request::Sessions,

@@ -143,7 +143,7 @@ fn unless_finished_before(ended: Result<()>, starts: u32) -> Result<()> {
 }
 
 fn import(image: &ImageId, request: &ImportRequest, (folder, watermark): (&Path, u8)) -> Result<Import> {
-    let ImportRequest { name: _, source, publish, sha256, checksum } = request;
+    let ImportRequest { name: _, source, publish, sha256, checksum, unproved: _ } = request;
     let attempt = |e: Error| e.while_doing(format!("import image '{image}'"));
     let is = sha256.iter().map(|hex| hex.parse().map(Check::Is));
     let in_list = checksum.iter().map(|list| list.parse().map(Check::InList));
@@ -195,7 +195,14 @@ mod tests {
 
     fn request(source: &str) -> ImportRequest {
         let name = "a".parse().unwrap();
-        ImportRequest { name, source: source.into(), publish: true, sha256: None, checksum: None }
+        ImportRequest {
+            name,
+            source: source.into(),
+            publish: true,
+            sha256: None,
+            checksum: None,
+            unproved: true,
+        }
     }
 
     fn image() -> ImageId {

@@ -35,6 +35,9 @@ pub struct Manifest {
     /// What was done to it and tried with it, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<Check>,
+    /// When the operator published it without a proof, in milliseconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unproved: Option<u64>,
 }
 
 /// Where an image came from.
@@ -45,6 +48,8 @@ pub enum Origin {
     Import(Imported),
     /// A blade's disk, as it was at that moment.
     Blade(Parent),
+    /// Nobody knows any more: its manifest was lost, or it is older than manifests.
+    Unknown,
 }
 
 /// What was imported.
@@ -115,6 +120,7 @@ impl Manifest {
             kernel: None,
             firmware: BTreeSet::new(),
             checks: vec![],
+            unproved: None,
         }
     }
 
@@ -161,6 +167,7 @@ mod tests {
             system: Some("Debian \"13\"\n".into()),
             firmware: [Firmware::Uefi].into(),
             checks: vec![check(false), check(true)],
+            unproved: Some(7),
             ..Manifest::new("web@3".parse().unwrap(), 5, origin)
         }
     }

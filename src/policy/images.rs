@@ -5,7 +5,7 @@
 
 use crate::{
     error::{Error, Kind, Result},
-    model::{Bytes, ImageId, ImageName, ImageRef, Role, Version, Volume, VolumeState},
+    model::{Bytes, Firmware, ImageId, ImageName, ImageRef, Manifest, Role, Version, Volume, VolumeState},
     observed::Volumes,
 };
 
@@ -65,6 +65,52 @@ pub fn offered(volumes: &Volumes) -> Vec<(ImageId, Bytes)> {
 pub fn may_be_chosen(volumes: &Volumes, image: &ImageId) -> bool {
     let found = volumes.volumes.get(&image.lv_name());
     found.is_some_and(|volume| volume.state == VolumeState::Ready && is_published(volume))
+}
+
+/// How an image comes to be published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publication {
+    /// It was seen to boot.
+    Proved,
+    /// It was not, and the operator publishes it all the same.
+    Unproved,
+}
+
+/// Returns the word that a manifest has for a proof by this firmware.
+pub fn proof_of(firmware: Firmware) -> String {
+    format!("proved-{}", firmware.word())
+}
+
+/// Returns whether it was seen to boot, by one firmware or the other. Of several proofs by one the last counts.
+pub fn is_proved(manifest: &Manifest) -> bool {
+    [Firmware::Bios, Firmware::Uefi].into_iter().any(|by| manifest.has_passed(&proof_of(by)))
+}
+
+/// Decides how this image is published; `unproved` is the operator's consent to do it without a proof.
+///
+/// # Errors
+/// [`Kind::Denied`] without a proof and without consent.
+pub fn publication(image: &ImageId, manifest: Option<&Manifest>, unproved: bool) -> Result<Publication> {
+    if manifest.is_some_and(is_proved) {
+        return Ok(Publication::Proved);
+    }
+    let way = format!("sheath image prove {image}, then sheath image publish {image}");
+    consented(unproved, || format!("it is not proved to boot: {way}; or add --unproved"))
+}
+
+/// Decides how an image is published that is still to be made: nothing can be proved of it.
+///
+/// # Errors
+/// As [`publication`].
+pub fn publication_of_new(image: &ImageId, unproved: bool) -> Result<Publication> {
+    let way = format!("sheath image prove {image}, then sheath image publish {image}");
+    consented(unproved, || {
+        format!("nothing is proved of a new image: leave --publish out, {way}; or add --unproved")
+    })
+}
+
+fn consented(unproved: bool, why: impl FnOnce() -> String) -> Result<Publication> {
+    if unproved { Ok(Publication::Unproved) } else { Err(Error::new(Kind::Denied, why())) }
 }
 
 /// Returns the family's next version: after all that are there, and after those that clones came from.
@@ -149,6 +195,37 @@ mod tests {
         let lines: Vec<String> = offered(&all).into_iter().map(|(id, _)| id.to_string()).collect();
         assert_eq!(lines, ["debian13@1", "web@2"]);
         assert_eq!(offered(&family(&[(1, false, false, true), (2, true, false, false)])), []);
+    }
+
+    #[test]
+    fn only_what_was_seen_to_boot_is_published_unless_the_operator_says_otherwise() {
+        use crate::model::{Check, Origin};
+        let image: ImageId = "web@2".parse().unwrap();
+        let manifest = |checks: &[(&str, bool)]| {
+            let check = |(what, passed): &(&str, bool)| Check {
+                what: (*what).to_owned(),
+                passed: *passed,
+                at: 1,
+                lines: vec![],
+            };
+            let mut manifest = Manifest::new(image.clone(), 1, Origin::Unknown);
+            manifest.checks = checks.iter().map(check).collect();
+            manifest
+        };
+        let proved = |checks| publication(&image, Some(&manifest(checks)), false).is_ok();
+        assert!(proved(&[("proved-bios", true)]) && proved(&[("checked", false), ("proved-uefi", true)]));
+        assert!(proved(&[("proved-bios", true), ("proved-uefi", false)]), "one of them is enough");
+        assert!(proved(&[("proved-bios", false), ("proved-bios", true)]), "the last one counts");
+        assert!(!proved(&[("proved-bios", true), ("proved-bios", false)]), "the last one counts");
+        assert!(!proved(&[]) && !proved(&[("checked", true), ("sealed", true)]));
+        let refused = publication(&image, None, false).unwrap_err();
+        assert_eq!(refused.kind(), Kind::Denied);
+        let text = refused.to_string();
+        assert!(text.contains("sheath image prove web@2, then sheath image publish web@2"), "{text}");
+        assert_eq!(publication(&image, None, true).unwrap(), Publication::Unproved);
+        let proof = manifest(&[("proved-uefi", true)]);
+        assert_eq!(publication(&image, Some(&proof), true).unwrap(), Publication::Proved);
+        assert_eq!(publication_of_new(&image, false).unwrap_err().kind(), Kind::Denied);
     }
 
     #[test]

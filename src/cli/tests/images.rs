@@ -70,6 +70,7 @@ fn an_imported_image_says_where_from_and_an_unknown_one_that_nobody_knows() {
         "{text}"
     );
     let manifest = detail.manifest.as_mut().unwrap();
+    manifest.unproved = Some(NOW - 180_000);
     manifest.origin = Origin::Import(Imported {
         source: "https://host/web.qcow2".into(),
         format: Some("qcow2".into()),
@@ -81,6 +82,9 @@ fn an_imported_image_says_where_from_and_an_unknown_one_that_nobody_knows() {
         text.contains("origin     https://host/web.qcow2 (qcow2), 300.0 MiB\nsha256     00ff\n"),
         "{text}"
     );
+    assert!(text.contains("published  unproved by the operator, 3 min ago\n"), "{text}");
+    detail.view.published = false;
+    assert!(!super::super::images::text(&detail, NOW).contains("unproved"), "it was taken back");
     (detail.manifest, detail.view.space, detail.clones) = (None, None, vec![]);
     detail.space_unknown = Some("thin_ls is not installed".into());
     let text = super::super::images::text(&detail, NOW);

@@ -409,7 +409,8 @@ fn a_log_line_of_a_change_holds_no_body() {
     // What `note` is given is all that it can write: the path, which is names alone.
     let source = "https://user:hunter2@images.example.org/a.raw".to_owned();
     let name = "a".parse().unwrap();
-    let import = ImportRequest { name, source, publish: false, sha256: None, checksum: None };
+    let import =
+        ImportRequest { name, source, publish: false, sha256: None, checksum: None, unproved: false };
     let import = Request::Import(import);
     assert!(!import.route().path.contains("hunter2") && !format!("{import:?}").contains("hunter2"));
 }

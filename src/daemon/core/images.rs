@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::{Core, EventKind};
+use super::{Core, EventKind, operator::accepted};
 use crate::{
     apply::{Subject, Work},
     control::api::Reply,
     error::{Error, Kind, Result},
-    model::{ImageId, ImageRef, Manifest, Role, Tag, Volume},
+    model::{ImageId, ImageRef, Manifest, Origin, Role, Tag, Volume},
     observed::Volumes,
     plan::{self, Step},
-    policy::images,
+    policy::images::{self, Publication},
     status::{CloneView, ImageDetail},
 };
 
@@ -35,6 +35,58 @@ impl Core {
             self.journal.tell_image(EventKind::Image, &id.name, &text);
         }
         Ok(Reply::Accepted { message: text })
+    }
+
+    /// Publishes an image that is proved to boot, or that the operator wants published without a proof.
+    pub(super) fn operator_publish(&mut self, image: &ImageRef, unproved: bool) -> Result<Reply> {
+        let image = match image.version {
+            None => self.newest(&image.name)?,
+            Some(_) => self.whole_image(image)?,
+        };
+        if images::may_be_chosen(self.known_volumes()?, &image) {
+            return Ok(accepted(format!("image '{image}' is published already")));
+        }
+        let publication = images::publication(&image, self.manifests.get(&image), unproved)
+            .map_err(|e| e.while_doing(format!("publish image '{image}'")))?;
+        let steps = vec![Step::FinishImage { image: image.clone(), published: true }];
+        self.run_steps(Subject::Image(image.clone()), "the operator's wish", steps)?;
+        let text = match publication {
+            Publication::Proved => format!("image '{image}' is published"),
+            Publication::Unproved => format!("image '{image}' is published unproved by the operator"),
+        };
+        self.journal.tell_image(EventKind::Image, &image.name, &text);
+        self.note_publication(&image, Some(publication));
+        Ok(accepted(text))
+    }
+
+    /// Takes an image back: nobody can choose it any more.
+    pub(super) fn operator_unpublish(&mut self, image: &ImageRef) -> Result<Reply> {
+        let image = match image.version {
+            None => self.only_version(image, "unpublish")?,
+            Some(_) => self.whole_image(image)?,
+        };
+        let text = format!("image '{image}' is not published");
+        let mut steps = vec![Step::FinishImage { image: image.clone(), published: false }];
+        steps.extend(self.unpin_steps(&image));
+        self.run_steps(Subject::Image(image.clone()), "the operator's wish", steps)?;
+        self.note_publication(&image, None);
+        Ok(accepted(text))
+    }
+
+    /// Writes down how an image was published, or that it was taken back.
+    fn note_publication(&mut self, image: &ImageId, publication: Option<Publication>) {
+        let unproved = (publication == Some(Publication::Unproved)).then(|| self.now());
+        let mut manifest = self.manifest_of(image);
+        if manifest.unproved != unproved {
+            manifest.unproved = unproved;
+            self.keep_manifest(manifest);
+        }
+    }
+
+    /// Returns the image's manifest, or the beginning of one where it was lost.
+    pub(super) fn manifest_of(&self, image: &ImageId) -> Manifest {
+        let lost = || Manifest::new(image.clone(), 0, Origin::Unknown);
+        self.manifests.get(image).cloned().unwrap_or_else(lost)
     }
 
     /// Returns the steps that take an image back: a pin on what nobody may choose would only wait for a surprise.

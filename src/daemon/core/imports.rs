@@ -58,6 +58,10 @@ impl Core {
         }
         let image = policy::images::next_version(self.known_volumes()?, &name)?;
         let donor = self.donor_of(&request)?;
+        if request.publish {
+            policy::images::publication_of_new(&image, request.unproved)
+                .map_err(|e| e.while_doing(format!("import and publish image '{image}'")))?;
+        }
         self.journal.tell_image(EventKind::Image, &name, &format!("import of image '{image}' begins"));
         self.begin_import(image.clone(), request)?;
         let text = donor.map_or_else(
@@ -175,11 +179,14 @@ impl Core {
         let source = request.source.parse::<Source>().map(|source| source.to_string()).unwrap_or_default();
         let sha256 = request.sha256.clone();
         let origin = Origin::Import(Imported { source, format: None, size: None, sha256 });
-        self.keep_manifest(Manifest::new(image.clone(), self.now(), origin));
+        let (now, published) = (self.now(), request.publish);
+        let mut manifest = Manifest::new(image.clone(), now, origin);
+        manifest.unproved = published.then_some(now);
+        self.keep_manifest(manifest);
     }
 
     fn tell_import_end(&mut self, image: ImageId, publish: bool, listed: bool, cancelled: bool) {
-        let published = if publish { ", published" } else { "" };
+        let published = if publish { ", published unproved by the operator" } else { "" };
         let late = if cancelled { "; it was whole before it could be cancelled: remove it" } else { "" };
         let (kind, text, progress) = if listed {
             let text = format!("image '{image}' is imported{published}{late}");

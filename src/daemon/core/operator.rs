@@ -34,7 +34,8 @@ impl Core {
             Request::Apply { slot } => self.operator_apply(slot),
             Request::Import(request) => self.operator_import(request),
             Request::ImportProgress { name } => self.import_progress(&name),
-            Request::Publish { image, published } => self.operator_publish(&image, published),
+            Request::Publish { image, published: true, unproved } => self.operator_publish(&image, unproved),
+            Request::Publish { image, published: false, .. } => self.operator_unpublish(&image),
             Request::RemoveImage { image } => self.operator_remove_image(&image),
             Request::Reload => self.operator_reload(),
             Request::Sessions => Ok(Reply::Sessions(self.sessions())),
@@ -154,21 +155,6 @@ impl Core {
         Ok(accepted(format!("what waited for blade {id} in slot {slot} is done now; its session ends")))
     }
 
-    fn operator_publish(&mut self, image: &ImageRef, published: bool) -> Result<Reply> {
-        let image = match (image.version, published) {
-            (None, true) => self.newest(&image.name)?,
-            (None, false) => self.only_version(image, "unpublish")?,
-            (Some(_), _) => self.whole_image(image)?,
-        };
-        let text = format!("image '{image}' is {}published", if published { "" } else { "not " });
-        let mut steps = vec![Step::FinishImage { image: image.clone(), published }];
-        if !published {
-            steps.extend(self.unpin_steps(&image));
-        }
-        self.run_steps(Subject::Image(image), "the operator's wish", steps)?;
-        Ok(accepted(text))
-    }
-
     fn operator_remove_image(&mut self, image: &ImageRef) -> Result<Reply> {
         let image = self.only_version(image, "remove")?;
         let clones = self.clones_of(&image);
@@ -219,7 +205,10 @@ impl Core {
     }
 
     /// Returns the family's newest whole version: what somebody means who publishes it by its name.
-    fn newest(&self, name: &ImageName) -> Result<ImageId> {
+    ///
+    /// # Errors
+    /// As [`Core::whole_image`].
+    pub(super) fn newest(&self, name: &ImageName) -> Result<ImageId> {
         let whole = policy::images::versions(self.known_volumes()?, name)
             .filter(|(_, volume)| volume.state == VolumeState::Ready)
             .last()
@@ -231,7 +220,7 @@ impl Core {
     ///
     /// # Errors
     /// [`Kind::Missing`] where there is none, [`Kind::Invalid`] where there are several.
-    fn only_version(&self, image: &ImageRef, verb: &str) -> Result<ImageId> {
+    pub(super) fn only_version(&self, image: &ImageRef, verb: &str) -> Result<ImageId> {
         let volumes = self.known_volumes()?;
         let all: Vec<&ImageId> = policy::images::versions(volumes, &image.name).map(|(id, _)| id).collect();
         match (image.version, all.as_slice()) {

@@ -54,17 +54,20 @@ impl Core {
             Consistency::Clean => "which is off".to_owned(),
             Consistency::Crash => format!("which is running, {CRASH}"),
         };
-        let state = if publish { "published" } else { "not published" };
+        let state = if publish { "published unproved by the operator" } else { "not published" };
         let done =
             format!("image '{image}' is the disk of blade {blade} in slot {slot}, {how}; it is {state}");
         // Before the image: what was not written down now would be lost with a kill.
-        self.keep_manifest(Manifest::new(image, self.now(), Origin::Blade(parent)));
+        let now = self.now();
+        let mut manifest = Manifest::new(image, now, Origin::Blade(parent));
+        manifest.unproved = publish.then_some(now);
+        self.keep_manifest(manifest);
         self.run_for_operator(blade, "promoted by the operator", steps, Awaited::new(reply, done));
     }
 
     /// Decides how the disk becomes an image, or refuses it.
     fn promotion(&self, request: &PromoteRequest) -> Result<Promotion> {
-        let PromoteRequest { slot, name, running, publish, .. } = request;
+        let PromoteRequest { slot, name, running, publish, unproved, .. } = request;
         let refuse =
             |kind, why: String| Err(Error::new(kind, format!("promote slot {slot} to '{name}': {why}")));
         let (id, blade) = self.blade_in(*slot).ok_or_else(|| nobody(*slot))?;
@@ -85,6 +88,10 @@ impl Core {
             return refuse(Kind::Busy, format!("a version of it is being {how}"));
         }
         let image = policy::images::next_version(volumes, name)?;
+        if *publish {
+            policy::images::publication_of_new(&image, *unproved)
+                .map_err(|e| e.while_doing(format!("promote slot {slot} to '{image}' and publish it")))?;
+        }
         plan::admit(&volumes.pool, self.config.pool.watermark)?;
         let steps = plan::promote(found, &image, *publish)?;
         let consistency = if is_up { Consistency::Crash } else { Consistency::Clean };

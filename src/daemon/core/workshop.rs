@@ -142,7 +142,8 @@ impl Core {
 impl Core {
     /// Writes down what was tried with the image, or done to what became its next version.
     fn note_work(&mut self, image: &ImageId, found: Option<&WorkResult>, noted: Option<Check>) {
-        let (Some(mut manifest), Some(noted)) = (self.manifests.get(image).cloned(), noted) else { return };
+        let Some(noted) = noted else { return };
+        let mut manifest = self.manifest_of(image);
         let checkup = match found {
             Some(WorkResult::Checkup(checkup)) => Some(checkup),
             Some(WorkResult::Sealing(sealing)) => sealing.checkup.as_ref(),
@@ -151,6 +152,7 @@ impl Core {
         if let Some(WorkResult::Sealing(Sealing { image: Some(made), .. })) = found {
             // What was tried with the other does not hold for this one.
             (manifest.image, manifest.made, manifest.checks) = (made.clone(), noted.at, vec![]);
+            manifest.unproved = None;
         }
         if let Some(Checkup { system, kernel, bios, uefi, .. }) = checkup {
             (manifest.system, manifest.kernel) = (system.clone(), kernel.clone());
@@ -178,18 +180,13 @@ fn noted(task: Task, at: u64, result: &Result<WorkResult>) -> Option<Check> {
         }
         (_, Ok(WorkResult::Proof(Proof { firmware, millis, log }))) => {
             let line = format!("login prompt after {} s ({})", millis / 1000, log.display());
-            check(&proof_of(*firmware), true, vec![line])
+            check(&policy::images::proof_of(*firmware), true, vec![line])
         }
         (Task::Prove { firmware }, Err(error)) if error.kind() == Kind::Failed => {
-            check(&proof_of(firmware), false, vec![error.chain()])
+            check(&policy::images::proof_of(firmware), false, vec![error.chain()])
         }
         _ => None,
     }
-}
-
-/// Returns the word for a proof by this firmware.
-fn proof_of(firmware: Firmware) -> String {
-    format!("proved-{}", firmware.word())
 }
 
 /// Says how long the last phase has taken: until now, less what the others took.

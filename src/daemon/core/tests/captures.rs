@@ -20,6 +20,7 @@ fn request(name: &str, source: &str) -> Request {
         name,
         source: source.into(),
         publish: false,
+        unproved: false,
         sha256: None,
         checksum: None,
     })

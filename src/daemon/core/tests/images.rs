@@ -16,7 +16,14 @@ impl Bench {
     pub(super) fn import(&mut self, name: &str, publish: bool) -> ImageId {
         let name: ImageName = name.parse().unwrap();
         let source = "/x.raw".into();
-        let request = ImportRequest { name: name.clone(), source, publish, sha256: None, checksum: None };
+        let request = ImportRequest {
+            name: name.clone(),
+            source,
+            publish,
+            sha256: None,
+            checksum: None,
+            unproved: true,
+        };
         self.operate(Request::Import(request)).unwrap();
         let image = self.core.imports[&name].image.clone();
         self.host.run(&Step::CreateImage { image: image.clone(), size: Bytes::gib(2) }).unwrap();
@@ -109,7 +116,11 @@ fn a_policy_or_a_menus_default_by_name_follows_the_default_version() {
 fn of_several_versions_the_one_to_remove_or_to_take_back_has_to_be_named() {
     let mut bench = Bench::new(sample::config());
     let remove = |image: &str| Request::RemoveImage { image: image.parse().unwrap() };
-    let publish = |image: &str, published| Request::Publish { image: image.parse().unwrap(), published };
+    let publish = |image: &str, published| Request::Publish {
+        image: image.parse().unwrap(),
+        published,
+        unproved: true,
+    };
     bench.import("debian13", false);
     for refused in [remove("debian13"), publish("debian13", false)] {
         let error = bench.operate(refused).unwrap_err();
@@ -148,7 +159,7 @@ fn images_and_disks_from_before_there_were_versions_are_found_and_served() {
 
 fn promotion(slot: u16, name: &str, running: bool) -> PromoteRequest {
     let (slot, name) = (sample::slot(slot), name.parse().unwrap());
-    PromoteRequest { slot, name, running, publish: true, dry_run: false }
+    PromoteRequest { slot, name, running, publish: true, dry_run: false, unproved: true }
 }
 
 fn os_session() -> Session {
@@ -264,6 +275,7 @@ fn what_cannot_be_promoted_is_refused_with_its_reason() {
         publish: false,
         sha256: None,
         checksum: None,
+        unproved: false,
     };
     bench.operate(Request::Import(request)).unwrap();
     assert_eq!(refused(&mut bench, promotion(1, "web", false)).kind(), Kind::Busy);
@@ -327,7 +339,8 @@ fn a_pinned_version_stays_the_default_one_until_it_is_taken_back() {
         (bench.menu(1), pinned(&mut bench)),
         (vec!["debian13@2".to_owned()], vec!["debian13@2".to_owned()])
     );
-    let publish = |published| Request::Publish { image: "debian13@2".parse().unwrap(), published };
+    let publish =
+        |published| Request::Publish { image: "debian13@2".parse().unwrap(), published, unproved: true };
     bench.operate(publish(false)).unwrap();
     bench.operate(publish(true)).unwrap();
     assert_eq!(
@@ -364,7 +377,8 @@ fn spares_follow_the_default_version_and_the_configured_number() {
     bench.watch(WatchEvent::ConfigChanged);
     bench.settle();
     assert_eq!(spares(&mut bench), are("debian13@1", 1));
-    let publish = Request::Publish { image: "debian13@1".parse().unwrap(), published: false };
+    let publish =
+        Request::Publish { image: "debian13@1".parse().unwrap(), published: false, unproved: false };
     bench.operate(publish).unwrap();
     assert_eq!(spares(&mut bench), are("debian13@2", 1));
     bench.operate(Request::RemoveImage { image: "debian13@2".parse().unwrap() }).unwrap();
@@ -375,8 +389,14 @@ fn spares_follow_the_default_version_and_the_configured_number() {
 fn an_imports_source_is_in_its_manifest_and_a_password_is_not() {
     let mut bench = Bench::new(sample::config());
     let source = "https://me:secret@host/web.qcow2?token=secret".to_owned();
-    let request =
-        ImportRequest { name: "web".parse().unwrap(), source, publish: false, sha256: None, checksum: None };
+    let request = ImportRequest {
+        name: "web".parse().unwrap(),
+        source,
+        publish: false,
+        sha256: None,
+        checksum: None,
+        unproved: false,
+    };
     bench.operate(Request::Import(request)).unwrap();
     let image = id("web@1");
     bench.host.run(&Step::CreateImage { image: image.clone(), size: Bytes::gib(2) }).unwrap();
@@ -391,4 +411,99 @@ fn an_imports_source_is_in_its_manifest_and_a_password_is_not() {
     let mut bench = Bench::resumed(sample::config(), bench.host, tempfile::tempdir().unwrap());
     let found = detail(&mut bench, "web").unwrap();
     assert_eq!((found.view.image, found.manifest), (image, None));
+}
+
+fn publish(bench: &mut Bench, image: &str, unproved: bool) -> Result<String> {
+    let request = Request::Publish { image: image.parse().unwrap(), published: true, unproved };
+    match bench.operate(request)? {
+        Reply::Accepted { message } => Ok(message),
+        other => panic!("not accepted: {other:?}"),
+    }
+}
+
+fn prove(bench: &mut Bench, image: &str, outcome: Result<()>) {
+    use crate::{
+        model::{Firmware, Proof},
+        status::{Task, WorkResult},
+    };
+    let firmware = Firmware::Bios;
+    bench.operate(Request::Work { image: image.parse().unwrap(), task: Task::Prove { firmware } }).unwrap();
+    let proof = Proof { firmware, millis: 9_000, log: "/var/lib/sheath/proofs/x.log".into() };
+    let ended = WorkNews::Ended(outcome.map(|()| WorkResult::Proof(proof)));
+    bench.core.handle(Event::Work(id(image), ended));
+    bench.settle();
+}
+
+#[test]
+fn what_is_not_proved_is_published_only_with_consent_and_says_so() {
+    let mut bench = Bench::new(sample::config());
+    bench.plug(1, 1);
+    bench.import("debian13", false);
+    let refused = publish(&mut bench, "debian13@2", false).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Denied);
+    for words in ["sheath image prove debian13@2", "sheath image publish debian13@2", "--unproved"] {
+        assert!(refused.chain().contains(words), "{}", refused.chain());
+    }
+    assert_eq!(bench.menu(1), ["debian13@1"]);
+    prove(&mut bench, "debian13@2", Err(Error::new(Kind::Failed, "no login prompt")));
+    assert_eq!(publish(&mut bench, "debian13", false).unwrap_err().kind(), Kind::Denied, "it failed");
+
+    assert!(publish(&mut bench, "debian13", true).unwrap().contains("unproved by the operator"));
+    assert!(bench.told("image 'debian13@2' is published unproved by the operator"));
+    assert_eq!(bench.menu(1), ["debian13@2"]);
+    assert!(detail(&mut bench, "debian13@2").unwrap().manifest.unwrap().unproved.is_some());
+    // Who is published is left as it is.
+    assert!(publish(&mut bench, "debian13@2", false).unwrap().contains("already"));
+    let back = Request::Publish { image: "debian13@2".parse().unwrap(), published: false, unproved: false };
+    bench.operate(back).unwrap();
+    assert_eq!(detail(&mut bench, "debian13@2").unwrap().manifest.unwrap().unproved, None);
+    assert_eq!(
+        publish(&mut bench, "debian13@2", false).unwrap_err().kind(),
+        Kind::Denied,
+        "the consent is gone"
+    );
+}
+
+#[test]
+fn what_is_proved_is_published_and_a_lost_manifest_can_be_proved_anew() {
+    let mut bench = Bench::new(sample::config());
+    bench.import("debian13", false);
+    // The state is lost: nothing is known of the image but its volume.
+    let mut bench = Bench::resumed(sample::config(), bench.host, tempfile::tempdir().unwrap());
+    assert_eq!(publish(&mut bench, "debian13@2", false).unwrap_err().kind(), Kind::Denied);
+    prove(&mut bench, "debian13@2", Ok(()));
+    assert_eq!(publish(&mut bench, "debian13@2", false).unwrap(), "image 'debian13@2' is published");
+    let manifest = detail(&mut bench, "debian13@2").unwrap().manifest.unwrap();
+    assert_eq!((manifest.origin, manifest.unproved), (crate::model::Origin::Unknown, None));
+    // A proof holds for the version that was proved, and for no other.
+    bench.import("debian13", false);
+    assert_eq!(publish(&mut bench, "debian13", false).unwrap_err().kind(), Kind::Denied);
+}
+
+#[test]
+fn an_import_or_promotion_that_publishes_needs_consent_before_anything_is_done() {
+    let mut bench = with_a_disk();
+    let request = ImportRequest {
+        name: "web".parse().unwrap(),
+        source: "/x.raw".into(),
+        publish: true,
+        sha256: None,
+        checksum: None,
+        unproved: false,
+    };
+    let refused = bench.operate(Request::Import(request)).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Denied);
+    assert!(refused.chain().contains("leave --publish out, sheath image prove web@1"), "{}", refused.chain());
+    assert!(locked(&bench.orders).is_empty(), "nothing is fetched");
+    let before = bench.host.machine();
+    for dry_run in [true, false] {
+        let request = PromoteRequest { unproved: false, dry_run, ..promotion(1, "web", false) };
+        assert_eq!(bench.operate(Request::Promote(request)).unwrap_err().kind(), Kind::Denied);
+    }
+    assert_eq!(bench.host.machine(), before);
+    bench.operate(Request::Promote(promotion(1, "web", false))).unwrap();
+    assert!(detail(&mut bench, "web").unwrap().manifest.unwrap().unproved.is_some());
+    assert_eq!(bench.import("db", true).to_string(), "db@1");
+    assert!(detail(&mut bench, "db").unwrap().manifest.unwrap().unproved.is_some());
+    assert!(bench.told("image 'db@1' is imported, published unproved by the operator"));
 }

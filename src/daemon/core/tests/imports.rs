@@ -15,7 +15,14 @@ fn image() -> ImageId {
 }
 
 fn request(source: &str) -> ImportRequest {
-    ImportRequest { name: name(), source: source.into(), publish: true, sha256: None, checksum: None }
+    ImportRequest {
+        name: name(),
+        source: source.into(),
+        publish: true,
+        sha256: None,
+        checksum: None,
+        unproved: true,
+    }
 }
 
 impl Bench {

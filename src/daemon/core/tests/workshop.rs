@@ -115,6 +115,7 @@ fn a_seal_and_an_import_of_one_family_wait_for_each_other() {
         publish: false,
         sha256: None,
         checksum: None,
+        unproved: false,
     };
     assert_eq!(bench.operate(Request::Import(import)).unwrap_err().kind(), Kind::Busy);
 }
