@@ -431,6 +431,19 @@ pub struct Phase {
     pub millis: u64,
 }
 
+/// What stood on the serial console of the last proof of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProofLog {
+    /// The image.
+    pub image: ImageId,
+    /// What it was started by.
+    pub firmware: Firmware,
+    /// When the proof ended.
+    pub at: Millis,
+    /// The console's text as the guest wrote it, terminal commands and all, at most a megabyte of it.
+    pub text: String,
+}
+
 /// How far a work is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]

@@ -4,14 +4,17 @@
 
 use std::{ffi::OsString, net::Ipv4Addr, path::PathBuf};
 
-use clap::{Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{
+    Parser, Subcommand, ValueEnum, ValueHint,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use clap_complete::Shell;
 
 use crate::{
     config::parse_address,
     control::api::SOCKET,
     image::Checksum,
-    model::{BladeId, Bytes, Growth, ImageId, ImageName, ImageRef, Iqn, PortName, Slot, VgName},
+    model::{BladeId, Bytes, Firmware, Growth, ImageId, ImageName, ImageRef, Iqn, PortName, Slot, VgName},
 };
 
 /// Where the configuration is.
@@ -336,6 +339,17 @@ pub enum ImageVerb {
         /// What it is started by
         #[arg(long, value_enum, default_value_t = ProofFirmware::Both)]
         firmware: ProofFirmware,
+    },
+    /// Show what stood on the console of an image's last proof
+    ///
+    /// A terminal's commands are left out of it, other control characters are escaped; with --json it is as the guest wrote it.
+    Log {
+        /// The image: NAME for its default version, or NAME@VERSION
+        #[arg(value_name = "IMAGE")]
+        image: ImageRef,
+        /// Of the last proof by this firmware
+        #[arg(long, value_parser = PossibleValuesParser::new(["bios", "uefi"]).try_map(|word| word.parse::<Firmware>()))]
+        firmware: Option<Firmware>,
     },
 }
 

@@ -10,8 +10,8 @@ use crate::{
     error::{Error, Kind, Result},
     model::ImageRef,
     status::{
-        BladeView, Donors, EventView, ImageDetail, ImageView, ImportProgress, PlanView, Sessions, Status,
-        Targets, WorkView,
+        BladeView, Donors, EventView, ImageDetail, ImageView, ImportProgress, PlanView, ProofLog, Sessions,
+        Status, Targets, WorkView,
     },
 };
 
@@ -123,6 +123,14 @@ pub(super) fn work(ask: &dyn Ask, request: Request) -> Result<WorkView> {
     }
 }
 
+/// Returns the answer to [`Request::ImageLog`].
+pub(super) fn log(ask: &dyn Ask, request: Request) -> Result<ProofLog> {
+    match ask.ask(request)? {
+        Reply::ImageLog(log) => Ok(*log),
+        _ => Err(mismatch("a proof's log")),
+    }
+}
+
 /// Returns the message of an accepted request.
 pub(super) fn accepted(ask: &dyn Ask, request: Request) -> Result<String> {
     match ask.ask(request)? {
@@ -144,7 +152,8 @@ fn empty<T>(reply: &Reply) -> Option<Vec<T>> {
         | Reply::Accepted { .. }
         | Reply::Sessions(_)
         | Reply::Work(_)
-        | Reply::Image(_) => false,
+        | Reply::Image(_)
+        | Reply::ImageLog(_) => false,
     };
     none.then(Vec::new)
 }

@@ -18,6 +18,7 @@ mod human;
 mod images;
 mod import;
 mod internal;
+mod log;
 mod plan;
 mod report;
 mod session;
@@ -72,6 +73,7 @@ fn run(session: &mut Session<'_>, command: Command) -> Result<()> {
             ImageVerb::Import(import) => import::import(session, &import),
             ImageVerb::Capture(capture) => import::capture(session, &capture),
             ImageVerb::Publish { image, unproved } => images::publish(session, image, unproved),
+            ImageVerb::Log { image, firmware } => log::log(session, image, firmware),
             ImageVerb::Unpublish { image } => images::unpublish(session, image),
             ImageVerb::Show { image } => images::show(session, image),
             ImageVerb::Default { image } => images::default(session, image),

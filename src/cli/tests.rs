@@ -51,6 +51,7 @@ impl Ask for Agent {
             Request::Blades => Reply::Blades(blades()),
             Request::Images => Reply::Images(images()),
             Request::Image { .. } => Reply::Image(Box::new(detail())),
+            Request::ImageLog { .. } => Reply::ImageLog(Box::new(images::log())),
             Request::Promote(PromoteRequest { dry_run: true, .. }) => Reply::Plan(plan()),
             Request::Targets => Reply::Targets(targets()),
             Request::Plan

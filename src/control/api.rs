@@ -27,6 +27,7 @@
 //! | `GET /v1/images/{image}` | [`Request::Image`] | [`Reply::Image`] |
 //! | `POST /v1/images/{image}/default` | [`Request::DefaultImage`] | [`Reply::Accepted`] |
 //! | `POST /v1/promote` | [`Request::Promote`] | [`Reply::Accepted`], or [`Reply::Plan`] for a dry run |
+//! | `GET /v1/images/{image}/log`, `…/log/bios`, `…/log/uefi` | [`Request::ImageLog`] | [`Reply::ImageLog`] |
 //! | `GET /v1/images/{image}/content` | – | a stream of [`super::content`] |
 //! | `GET /v1/events` | – | a stream of server-sent events, each an [`EventView`] |
 //!
@@ -36,10 +37,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Kind},
-    model::{BladeId, Growth, ImageId, ImageName, ImageRef, Iqn, Slot},
+    model::{BladeId, Firmware, Growth, ImageId, ImageName, ImageRef, Iqn, Slot},
     status::{
-        BladeView, Donors, EventView, ImageDetail, ImageView, ImportProgress, PlanView, Sessions, Status,
-        Targets, Task, WorkView,
+        BladeView, Donors, EventView, ImageDetail, ImageView, ImportProgress, PlanView, ProofLog, Sessions,
+        Status, Targets, Task, WorkView,
     },
 };
 
@@ -159,6 +160,13 @@ pub enum Request {
     },
     /// The disks that are plugged in here and are not the appliance's own.
     Donors,
+    /// What stood on the console of the last proof of this image.
+    ImageLog {
+        /// The image.
+        image: ImageRef,
+        /// Only of proofs by this firmware.
+        firmware: Option<Firmware>,
+    },
 }
 
 /// Which foreign target becomes whose disk.
@@ -258,6 +266,8 @@ pub enum Reply {
     Donors(Donors),
     /// [`Request::Image`].
     Image(Box<ImageDetail>),
+    /// [`Request::ImageLog`].
+    ImageLog(Box<ProofLog>),
 }
 
 /// Why a request was refused.

@@ -97,6 +97,10 @@ impl Request {
             Self::Image { image } => get(&format!("/v1/images/{image}")),
             Self::DefaultImage { image } => post(format!("/v1/images/{image}/default"), NOTHING),
             Self::Promote(promote) => post("/v1/promote".to_owned(), Some(promote)),
+            Self::ImageLog { image, firmware: None } => get(&format!("/v1/images/{image}/log")),
+            Self::ImageLog { image, firmware: Some(by) } => {
+                get(&format!("/v1/images/{image}/log/{}", by.word()))
+            }
         }
     }
 
@@ -146,6 +150,10 @@ impl Request {
             ("GET", ["v1", "images", image]) => Ok(Self::Image { image: image.parse()? }),
             ("POST", ["v1", "images", image, "default"]) => Ok(Self::DefaultImage { image: image.parse()? }),
             ("POST", ["v1", "promote"]) => read::<PromoteRequest>(body).map(Self::Promote),
+            ("GET", ["v1", "images", image, "log", by @ ..]) if by.len() <= 1 => {
+                let firmware = by.first().map(|by| by.parse()).transpose()?;
+                Ok(Self::ImageLog { image: image.parse()?, firmware })
+            }
             _ => Err(Error::new(
                 Kind::Missing,
                 format!("there is no request '{method} {}'", path.escape_debug()),
@@ -165,6 +173,7 @@ impl Request {
             | Self::Sessions
             | Self::WorkProgress { .. }
             | Self::Image { .. }
+            | Self::ImageLog { .. }
             | Self::Donors => false,
             Self::Install { .. }
             | Self::Release { .. }
@@ -224,6 +233,7 @@ impl Request {
             Self::WorkProgress { .. } => answer(bytes).map(Reply::Work),
             Self::Donors => answer(bytes).map(Reply::Donors),
             Self::Image { .. } => answer(bytes).map(Reply::Image),
+            Self::ImageLog { .. } => answer(bytes).map(Reply::ImageLog),
         }
     }
 }
@@ -298,6 +308,8 @@ pub(in crate::control) mod tests {
             Request::WorkProgress { image: image("debian13") },
             Request::CancelImport { name: name() },
             Request::Donors,
+            Request::ImageLog { image: image("debian13"), firmware: None },
+            Request::ImageLog { image: image("debian13@3"), firmware: Some(crate::model::Firmware::Uefi) },
         ]
     }
 
@@ -326,6 +338,8 @@ pub(in crate::control) mod tests {
             Kind::Invalid
         );
         assert_eq!(kind(Method::DELETE, "/v1/images/..", ""), Kind::Invalid);
+        assert_eq!(kind(Method::GET, "/v1/images/a/log/coreboot", ""), Kind::Invalid);
+        assert_eq!(kind(Method::GET, "/v1/images/a/log/bios/uefi", ""), Kind::Missing);
         assert_eq!(kind(Method::POST, "/v1/status", ""), Kind::Missing);
         assert_eq!(kind(Method::GET, "/v1/status/", ""), Kind::Missing);
         assert_eq!(kind(Method::GET, "*", ""), Kind::Missing);

@@ -1,19 +1,18 @@
 //! Proves that an image boots: a throw-away disk of it, made and served as a blade's, started over the network by firmware
 //! and iPXE up to its login prompt.
 
-use std::{
-    fs::DirBuilder,
-    os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
-use super::workshop::{
-    netboot::{Netboot, Seen},
-    place::end_of,
+use super::{
+    Logs,
+    workshop::{
+        netboot::{Netboot, Seen},
+        place::end_of,
+    },
 };
 use crate::{
-    error::{Context, Error, Kind, Result},
-    host::{Host, cmd::Tool, file},
+    error::{Error, Kind, Result},
+    host::{Host, cmd::Tool},
     model::{Firmware, ImageId, Mac, Portal, Proof},
     plan::Step,
 };
@@ -62,7 +61,7 @@ impl Trial {
     }
 
     fn judge(&self, seen: &Seen, folder: &Path) -> Result<Proof> {
-        let log = self.keep(&seen.console, folder)?;
+        let log = Logs::below(folder).keep(&self.image, self.firmware, &seen.console)?;
         match seen.prompt {
             Some(after) => {
                 let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
@@ -78,15 +77,5 @@ impl Trial {
                 Err(Error::new(Kind::Failed, text).because(why))
             }
         }
-    }
-
-    /// Keeps the console's log.
-    fn keep(&self, console: &[u8], folder: &Path) -> Result<PathBuf> {
-        let proofs = folder.join("proofs");
-        let attempt = || format!("make folder '{}'", proofs.display());
-        DirBuilder::new().mode(0o700).recursive(true).create(&proofs).attempt(attempt)?;
-        let path = proofs.join(format!("{}-{}.log", self.image, self.firmware.word()));
-        file::save(&path, console, 0o600)?;
-        Ok(path)
     }
 }

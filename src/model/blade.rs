@@ -85,6 +85,18 @@ impl Firmware {
     }
 }
 
+impl FromStr for Firmware {
+    type Err = Error;
+
+    fn from_str(word: &str) -> Result<Self, Error> {
+        match word {
+            "bios" => Ok(Self::Bios),
+            "uefi" => Ok(Self::Uefi),
+            _ => Err(Error::invalid(format!("'{}' is no firmware: bios or uefi", word.escape_debug()))),
+        }
+    }
+}
+
 impl fmt::Display for Firmware {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -2,10 +2,11 @@
 
 use super::{Agent, NOW, run, shown};
 use crate::{
+    control::api::Request,
     error::{Kind, Result},
     model::{Bytes, Check, Consistency, Firmware, Imported, Manifest, Origin, Parent, VolumeId},
     observed::Space,
-    status::{CloneView, ImageDetail, ImageView, ImportProgress, Pace},
+    status::{CloneView, ImageDetail, ImageView, ImportProgress, Pace, ProofLog},
 };
 
 pub(super) fn images() -> Vec<ImageView> {
@@ -59,6 +60,24 @@ pub(super) fn detail() -> ImageDetail {
         clones: vec![clone],
         space_unknown: None,
     }
+}
+
+/// Returns what a guest has written that means no good.
+pub(super) fn log() -> ProofLog {
+    let (image, firmware) = ("debian13@2".parse().unwrap(), Firmware::Uefi);
+    ProofLog { image, firmware, at: NOW - 60_000, text: "iPXE\r\n\u{1b}[2J\u{7}debian login: ".into() }
+}
+
+#[test]
+fn a_proofs_log_is_harmless_on_a_terminal_and_as_it_was_written_in_json() {
+    let agent = Agent::default();
+    let ran = run(&agent, "image log debian13@2 --firmware uefi", None);
+    ran.result.unwrap();
+    assert_eq!(ran.out, "iPXE\n\\u{7}debian login: \n");
+    assert_eq!(ran.err, "the last proof of image 'debian13@2' by UEFI, 60 s ago:\n");
+    let asked = Request::ImageLog { image: "debian13@2".parse().unwrap(), firmware: Some(Firmware::Uefi) };
+    assert_eq!(*agent.asked.borrow(), [asked]);
+    assert_eq!(serde_json::from_str::<ProofLog>(&shown("image log debian13 --json")).unwrap(), log());
 }
 
 #[test]

@@ -26,8 +26,8 @@ use crate::{
     plan::Step,
     status::{
         BladePhase, BladeView, ImageDetail, ImageView, ImportProgress, Moment, Pace, Phase, PlanView,
-        Problem, RefusedLogin, SessionView, Sessions, SlotView, Status, Task, WorkProgress, WorkResult,
-        WorkView,
+        Problem, ProofLog, RefusedLogin, SessionView, Sessions, SlotView, Status, Task, WorkProgress,
+        WorkResult, WorkView,
     },
 };
 
@@ -81,6 +81,12 @@ fn reply(request: &Request) -> Reply {
             Reply::ImportProgress(ImportProgress::Failed { error: "why".into(), kind: Kind::Full })
         }
         Request::WorkProgress { .. } => Reply::Work(Box::new(a_work())),
+        Request::ImageLog { image, .. } => Reply::ImageLog(Box::new(ProofLog {
+            image: crate::model::ImageId::new(image.name.clone(), crate::model::Version::FIRST),
+            firmware: Firmware::Bios,
+            at: 3,
+            text: "\u{1b}[2Jlogin:\r\n".into(),
+        })),
         _ => Reply::Accepted { message: "it is done".into() },
     }
 }

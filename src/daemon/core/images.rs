@@ -1,12 +1,13 @@
 //! Images' versions: which is the default one, what is known of one, who depends on it, how many spares it has.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use super::{Core, EventKind, operator::accepted};
 use crate::{
     apply::{Subject, Work},
     control::api::Reply,
     error::{Error, Kind, Result},
+    image::Logs,
     model::{ImageId, ImageRef, Manifest, Origin, Role, Tag, Volume},
     observed::Volumes,
     plan::{self, Step},
@@ -128,7 +129,7 @@ impl Core {
         }
     }
 
-    /// Forgets the manifests of images that are gone. What is being made has its volume later than its words.
+    /// Forgets the manifests, and the proofs' logs, of images that are gone. What is being made has its volume later than its words.
     pub(super) fn forget_manifests(&mut self) {
         let Some(volumes) = &self.volumes else { return };
         let imports = &self.imports;
@@ -139,8 +140,15 @@ impl Core {
                 || works.values().any(|work| work.is_about(image))
         };
         if idle {
-            self.manifests.keep(|image| volumes.volumes.contains_key(&image.lv_name()) || made(image));
+            let is_there = |image: &ImageId| volumes.volumes.contains_key(&image.lv_name()) || made(image);
+            let gone = self.manifests.keep(is_there);
+            gone.iter().for_each(|image| self.proof_logs().forget(image));
         }
+    }
+
+    /// Returns what the consoles of proofs said.
+    pub(super) fn proof_logs(&self) -> Logs {
+        Logs::below(self.outside.state.parent().unwrap_or(Path::new("/")))
     }
 
     /// Takes away spares that nobody asked for: of versions that are not the default any more, and above the number.

@@ -57,14 +57,15 @@ impl Manifests {
         file::save(&path, &bytes, 0o600)
     }
 
-    /// Forgets the manifests of images that are not there any more.
-    pub(super) fn keep(&mut self, is_there: impl Fn(&ImageId) -> bool) {
+    /// Forgets the manifests of images that are not there any more, and returns whose they were.
+    pub(super) fn keep(&mut self, is_there: impl Fn(&ImageId) -> bool) -> Vec<ImageId> {
         let gone: Vec<ImageId> = self.known.keys().filter(|image| !is_there(image)).cloned().collect();
-        for image in gone {
-            self.known.remove(&image);
+        for image in &gone {
+            self.known.remove(image);
             // One that stays is forgotten at the next start.
-            let _ = fs::remove_file(self.path(&image));
+            let _ = fs::remove_file(self.path(image));
         }
+        gone
     }
 
     fn path(&self, image: &ImageId) -> PathBuf {

@@ -10,7 +10,7 @@ use crate::{
     control::api::{Reply, Request},
     error::{Error, Kind, Result},
     host::Host,
-    model::{BladeId, ImageId, ImageName, ImageRef, Role, Slot, Tag, VolumeState},
+    model::{BladeId, Firmware, ImageId, ImageName, ImageRef, Role, Slot, Tag, VolumeState},
     observed::{SessionKind, Volumes},
     plan::{Plan, Step},
     policy::{self, BladeWish, chassis::ChassisWish},
@@ -47,6 +47,7 @@ impl Core {
             Request::WorkProgress { image } => self.work_view(&image),
             Request::CancelImport { name } => self.cancel_import(name),
             Request::Donors => return self.ask_donors(reply),
+            Request::ImageLog { image, firmware } => return self.ask_log(&image, firmware, reply),
             Request::Image { image } => {
                 self.image_detail(&image).map(|detail| Reply::Image(Box::new(detail)))
             }
@@ -62,6 +63,19 @@ impl Core {
 
     fn ask_donors(&mut self, reply: ReplyTo) {
         self.ask(Box::new(move |host| drop(reply.send(host.donors().map(Reply::Donors)))));
+    }
+
+    /// Has the log read where nobody waits.
+    fn ask_log(&mut self, image: &ImageRef, by: Option<Firmware>, reply: ReplyTo) {
+        let image = self.known_volumes().and_then(|volumes| policy::images::resolve(volumes, image));
+        let (image, logs) = match image {
+            Ok(image) => (image, self.proof_logs()),
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        self.ask(Box::new(move |_| {
+            let log = logs.read(&image, by).map(|log| Reply::ImageLog(Box::new(log)));
+            drop(reply.send(log));
+        }));
     }
 
     fn ask_plan(&mut self, reply: ReplyTo) {

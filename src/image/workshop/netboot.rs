@@ -18,7 +18,7 @@ use super::{
 use crate::{
     error::{Context, Error, Kind, Result},
     host::file,
-    image::sandbox::Sandbox,
+    image::{logs::LONGEST, sandbox::Sandbox},
     model::{Firmware, ImageId, Mac, Portal},
 };
 
@@ -38,8 +38,6 @@ const MEMORY_MIB: u32 = 1024;
 const LIMIT: Duration = Duration::from_secs(3600);
 /// What a getty writes.
 const PROMPT: &[u8] = b"login:";
-/// More of the console is not kept.
-const LONGEST_LOG: usize = 1 << 20;
 
 /// One start of one firmware.
 #[derive(Debug)]
@@ -151,7 +149,7 @@ impl Console {
     /// Takes in a piece; returns whether the prompt is there by now. A log that is full takes no more: the prompt is looked
     /// for all the same.
     fn take(&mut self, piece: &[u8]) -> bool {
-        let room = LONGEST_LOG.saturating_sub(self.log.len());
+        let room = LONGEST.saturating_sub(self.log.len());
         self.log.extend_from_slice(&piece[..piece.len().min(room)]);
         self.tail.extend_from_slice(piece);
         let found = self.tail.windows(PROMPT.len()).any(|window| window == PROMPT);
@@ -201,7 +199,7 @@ mod tests {
         for _ in 0..300 {
             assert!(!console.take(&[b'x'; 8192]));
         }
-        assert_eq!(console.log.len(), LONGEST_LOG);
+        assert_eq!(console.log.len(), LONGEST);
         assert!(console.take(b"login:"));
     }
 }

@@ -507,3 +507,25 @@ fn an_import_or_promotion_that_publishes_needs_consent_before_anything_is_done()
     assert!(detail(&mut bench, "db").unwrap().manifest.unwrap().unproved.is_some());
     assert!(bench.told("image 'db@1' is imported, published unproved by the operator"));
 }
+
+#[test]
+fn a_proofs_log_is_shown_as_long_as_its_image_is_there() {
+    let mut bench = Bench::new(sample::config());
+    let image = bench.import("web", false);
+    let ask = |bench: &mut Bench, image: &str| {
+        bench.operate(Request::ImageLog { image: image.parse().unwrap(), firmware: None })
+    };
+    let none = ask(&mut bench, "web").unwrap_err();
+    assert_eq!(none.kind(), Kind::Missing);
+    assert!(none.chain().contains("sheath image prove web@1"), "{}", none.chain());
+    let path = bench.dir.path().join("proofs/web@1-bios.log");
+    std::fs::create_dir(bench.dir.path().join("proofs")).unwrap();
+    crate::host::file::save(&path, b"web login:", 0o600).unwrap();
+    let Reply::ImageLog(log) = ask(&mut bench, "web@1").unwrap() else { panic!("no log") };
+    assert_eq!((log.text.as_str(), &log.image), ("web login:", &image));
+    assert_eq!(ask(&mut bench, "web@7").unwrap_err().kind(), Kind::Missing);
+    bench.operate(Request::RemoveImage { image: "web".parse().unwrap() }).unwrap();
+    bench.core.ask_volumes("a test");
+    bench.settle();
+    assert!(!path.exists(), "another image may come to have its name");
+}
