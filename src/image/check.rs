@@ -74,7 +74,8 @@ fn root(facts: &Facts) -> Finding {
         let text = "no partition holds a Linux system that could be read";
         return fatal(missing("root", text, "install it on a plain partition: LVM and LUKS are not read"));
     };
-    let last = facts.partitions.last().map(|partition| partition.number);
+    // Of a promoted image: swap, data and seed of the blade's are replaced by a clone's own.
+    let last = facts.partitions.iter().rfind(|partition| !partition.ours).map(|partition| partition.number);
     let fs = facts.partitions.iter().find(|partition| partition.number == root);
     let text = format!("partition {root}, {}", fs.map_or("", |partition| &partition.fs));
     match last {
@@ -425,6 +426,15 @@ mod tests {
         let (checkup, bad) = bad(|facts| facts.partitions.swap(1, 2));
         assert_eq!(bad, [("root".to_owned(), Judgement::Wrong)]);
         assert!(checkup.bios, "it boots all the same");
+    }
+
+    #[test]
+    fn what_a_blades_layout_has_put_behind_root_keeps_no_clone_from_growing() {
+        let behind = |ours| Partition { number: 4, fs: "vfat".into(), ours, ..Partition::default() };
+        let (checkup, _) = bad(|facts| facts.partitions.push(behind(true)));
+        assert!(checkup.is_clean(), "{checkup:#?}");
+        let (_, found) = bad(|facts| facts.partitions.push(behind(false)));
+        assert_eq!(found, [("root".to_owned(), Judgement::Wrong)]);
     }
 
     #[test]

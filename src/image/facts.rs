@@ -49,6 +49,8 @@ pub struct Partition {
     pub label: String,
     /// Its size in bytes.
     pub size: u64,
+    /// Whether we have put it there, when the disk was a blade's: a clone gets its own in its place.
+    pub ours: bool,
 }
 
 /// What `/etc/os-release` says.

@@ -9,7 +9,7 @@
 //! same few reads and writes on any size of disk; growing the file system is for cloud-init in the blade. The result
 //! depends on the image's partitions, the disk's size and the layout alone: doing it twice is doing it once.
 
-use std::{fs::File, ops::Range, path::Path};
+use std::{collections::BTreeSet, fs::File, ops::Range, path::Path};
 
 use gptman::GPTPartitionEntry;
 use sha2::{Digest, Sha256};
@@ -71,6 +71,17 @@ pub fn check(device: &Path) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid(format!("'{}' has a partition table without partitions", device.display())))
+}
+
+/// Returns the numbers of the partitions that [`apply_layout`] has put on the disk. A clone of it gets others in their place.
+///
+/// # Errors
+/// As [`check`].
+pub fn own_partitions(device: &Path) -> Result<BTreeSet<u32>> {
+    let file = File::open(device).attempt(|| format!("open '{}'", device.display()))?;
+    let table = Table::read(&file, device)?;
+    let places = made_by_us(&table, &[from_gpt(table.header.disk_guid)]);
+    Ok(places.into_iter().filter_map(|n| u32::try_from(n + 1).ok()).collect())
 }
 
 /// What of ours a disk's table has.
@@ -142,13 +153,17 @@ fn wanted(layout: &Layout) -> Result<Vec<Wanted>> {
 
 /// Frees the entries that a layout of one of these disks has made.
 fn drop_ours(table: &mut Table, disks: &[DiskGuid]) {
+    for n in made_by_us(table, disks) {
+        table.entries[n] = GPTPartitionEntry::empty();
+    }
+}
+
+/// Returns the places in the table of what a layout of one of these disks has made.
+fn made_by_us(table: &Table, disks: &[DiskGuid]) -> Vec<usize> {
     let words = || (0..table.entries.len()).map(extra_word).chain([SEED_LABEL.to_owned()]);
     let guids: Vec<_> = disks.iter().flat_map(|disk| words().map(|word| own_guid(*disk, &word))).collect();
-    for entry in &mut table.entries {
-        if guids.contains(&from_gpt(entry.unique_partition_guid)) {
-            *entry = GPTPartitionEntry::empty();
-        }
-    }
+    let is_ours = |n: &usize| guids.contains(&from_gpt(table.entries[*n].unique_partition_guid));
+    (0..table.entries.len()).filter(is_ours).collect()
 }
 
 /// Puts a partition at `start`, into the first free entry.

@@ -10,7 +10,10 @@ use std::{
 
 use gptman::{GPT, GPTPartitionEntry};
 
-use super::{cidata::write_seed, gpt::apply_layout};
+use super::{
+    cidata::write_seed,
+    gpt::{apply_layout, own_partitions},
+};
 use crate::{
     error::Kind,
     model::{Bytes, DiskGuid, ExtraPartition, Layout, PartitionKind, Seed},
@@ -174,6 +177,14 @@ fn a_disk_made_of_a_blades_own_is_another_machine_with_a_seed_of_its_own() {
     disk.as_file().read_exact_at(&mut bytes, table[4].starting_lba * 512).unwrap();
     let holds = |word: &str| bytes.windows(word.len()).any(|found| found == word.as_bytes());
     assert!(holds("blade9") && !holds("blade3") && !holds("0123456789abcdef"));
+}
+
+#[test]
+fn a_blades_disk_tells_which_partitions_are_of_our_making() {
+    let disk = clone_of_image();
+    assert!(own_partitions(disk.path()).unwrap().is_empty(), "an image has none");
+    apply_layout(disk.path(), &layout()).unwrap();
+    assert_eq!(own_partitions(disk.path()).unwrap().into_iter().collect::<Vec<_>>(), [2, 3, 4]);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! appliance's own kernel never sees them.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -17,7 +18,10 @@ use super::{
 };
 use crate::{
     error::{Context, Error, Kind, Result},
-    host::cmd::{Cmd, Tool},
+    host::{
+        cmd::{Cmd, Tool},
+        disk::gpt,
+    },
     image::facts::Partition,
 };
 
@@ -68,10 +72,12 @@ impl Disk {
         let block = list(Path::new("/sys/block")).into_iter().find(named);
         let block = block.ok_or_else(|| Error::new(Kind::Missing, "find the image's disk: there is none"))?;
         let device = Path::new("/dev").join(name(&block));
+        // A table that cannot be read has nothing of ours.
+        let ours = gpt::own_partitions(&device).unwrap_or_default();
         let mut partitions: Vec<(u64, Found)> = list(&block)
             .into_iter()
             .filter(|path| path.join("partition").is_file())
-            .map(|path| (number(&path, "start"), found(&path)))
+            .map(|path| (number(&path, "start"), found(&path, &ours)))
             .collect();
         partitions.sort_by_key(|(start, _)| *start);
         Ok(Self { device, partitions: partitions.into_iter().map(|(_, found)| found).collect() })
@@ -166,7 +172,7 @@ fn number(block: &Path, file: &str) -> u64 {
 }
 
 /// Asks blkid what is on a partition. One that says nothing is a partition without a file system.
-fn found(block: &Path) -> Found {
+fn found(block: &Path, ours: &BTreeSet<u32>) -> Found {
     let device = Path::new("/dev").join(name(block));
     let said = Cmd::new(Tool::Blkid, LOOK).args(["--probe", "--output", "export"]).arg(&device).run();
     let said = said.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
@@ -179,12 +185,14 @@ fn found(block: &Path) -> Found {
     ];
     let names = names.iter().map(|(word, key)| (word, get(key))).filter(|(_, value)| !value.is_empty());
     let names = names.map(|(word, value)| format!("{word}={value}")).collect();
+    let nth = u32::try_from(number(block, "partition")).unwrap_or_default();
     let fact = Partition {
-        number: u32::try_from(number(block, "partition")).unwrap_or_default(),
+        number: nth,
         kind: get("PART_ENTRY_TYPE").to_ascii_lowercase(),
         fs: get("TYPE"),
         label: get("LABEL"),
         size: number(block, "size") * 512,
+        ours: ours.contains(&nth),
     };
     Found { fact, device, names }
 }
