@@ -308,10 +308,13 @@ pub enum ImageVerb {
         #[arg(value_name = "IMAGE")]
         image: ImageRef,
     },
-    /// Stop the import of an image; nothing stays of it
+    /// Stop the import of an image, or the check, seal or proof of it; nothing stays of it
+    ///
+    /// Whoever waits for it gets an error that says so (exit code 7).
     Cancel {
-        /// The image
-        name: ImageName,
+        /// The image: NAME@VERSION, or NAME for whichever of its versions something is done with
+        #[arg(value_name = "IMAGE")]
+        image: ImageRef,
     },
     /// Make a version of an image that any blade can have
     ///

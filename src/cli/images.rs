@@ -10,7 +10,7 @@ use super::{
 use crate::{
     control::api::{PromoteRequest, Request},
     error::Result,
-    model::{Bytes, Check, Consistency, ImageName, ImageRef, Imported, Manifest, Origin, Parent},
+    model::{Bytes, Check, Consistency, ImageRef, Imported, Manifest, Origin, Parent},
     status::{ImageDetail, ImageView, Millis},
 };
 
@@ -52,9 +52,9 @@ fn table(images: &[ImageView]) -> Table {
     table
 }
 
-/// Stops an import.
-pub(super) fn cancel(session: &mut Session<'_>, name: ImageName) -> Result<()> {
-    let message = ask::accepted(session.ask, Request::CancelImport { name })?;
+/// Stops what is done with an image.
+pub(super) fn cancel(session: &mut Session<'_>, image: ImageRef) -> Result<()> {
+    let message = ask::accepted(session.ask, Request::Cancel { image })?;
     session.accepted(message)
 }
 

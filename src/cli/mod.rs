@@ -81,7 +81,7 @@ fn run(session: &mut Session<'_>, command: Command) -> Result<()> {
             ImageVerb::Export(args) => export::export(session, &args),
             ImageVerb::Remove { image, yes } => images::remove(session, image, yes),
             ImageVerb::Check { image } => work::check(session, &image),
-            ImageVerb::Cancel { name } => images::cancel(session, name),
+            ImageVerb::Cancel { image } => images::cancel(session, image),
             ImageVerb::Seal { image, dry_run } => work::seal(session, &image, dry_run),
             ImageVerb::Prove { image, firmware } => work::prove(session, &image, firmware),
         },

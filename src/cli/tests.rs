@@ -499,10 +499,10 @@ fn a_checksum_is_read_at_once_and_a_lists_path_becomes_absolute() {
 }
 
 #[test]
-fn an_import_can_be_cancelled() {
+fn what_is_done_with_an_image_can_be_cancelled() {
     let agent = Agent::default();
     run(&agent, "image cancel rocky", None).result.unwrap();
-    assert_eq!(agent.asked.borrow()[0], Request::CancelImport { name: "rocky".parse().unwrap() });
+    assert_eq!(agent.asked.borrow()[0], Request::Cancel { image: "rocky".parse().unwrap() });
 }
 
 #[test]

@@ -22,7 +22,7 @@
 //! | `POST /v1/adopt` | [`Request::Adopt`] | [`Reply::Accepted`], or [`Reply::Plan`] for a dry run |
 //! | `POST /v1/images/{name}/work` | [`Request::Work`] | [`Reply::Accepted`] |
 //! | `GET /v1/images/{name}/work` | [`Request::WorkProgress`] | [`Reply::Work`] |
-//! | `DELETE /v1/images/{name}/import` | [`Request::CancelImport`] | [`Reply::Accepted`] |
+//! | `DELETE /v1/images/{image}/work` | [`Request::Cancel`] | [`Reply::Accepted`] |
 //! | `GET /v1/donors` | [`Request::Donors`] | [`Reply::Donors`] |
 //! | `GET /v1/images/{image}` | [`Request::Image`] | [`Reply::Image`] |
 //! | `POST /v1/images/{image}/default` | [`Request::DefaultImage`] | [`Reply::Accepted`] |
@@ -153,10 +153,10 @@ pub enum Request {
         /// The image.
         image: ImageRef,
     },
-    /// Stop the import of this image; nothing is left of it.
-    CancelImport {
-        /// The image.
-        name: ImageName,
+    /// Stop the import of this image or, where none runs, the work on it; nothing is left of either.
+    Cancel {
+        /// The image; a name stands for whichever of its versions something is done with.
+        image: ImageRef,
     },
     /// The disks that are plugged in here and are not the appliance's own.
     Donors,

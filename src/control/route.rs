@@ -90,8 +90,8 @@ impl Request {
             }
             Self::Work { image, task } => post(format!("/v1/images/{image}/work"), Some(task)),
             Self::WorkProgress { image } => get(&format!("/v1/images/{image}/work")),
-            Self::CancelImport { name } => {
-                Route { method: Method::DELETE, path: format!("/v1/images/{name}/import"), body: Vec::new() }
+            Self::Cancel { image } => {
+                Route { method: Method::DELETE, path: format!("/v1/images/{image}/work"), body: Vec::new() }
             }
             Self::Donors => get("/v1/donors"),
             Self::Image { image } => get(&format!("/v1/images/{image}")),
@@ -145,7 +145,7 @@ impl Request {
                 Ok(Self::Work { image: image.parse()?, task: read(body)? })
             }
             ("GET", ["v1", "images", image, "work"]) => Ok(Self::WorkProgress { image: image.parse()? }),
-            ("DELETE", ["v1", "images", name, "import"]) => Ok(Self::CancelImport { name: name.parse()? }),
+            ("DELETE", ["v1", "images", image, "work"]) => Ok(Self::Cancel { image: image.parse()? }),
             ("GET", ["v1", "donors"]) => Ok(Self::Donors),
             ("GET", ["v1", "images", image]) => Ok(Self::Image { image: image.parse()? }),
             ("POST", ["v1", "images", image, "default"]) => Ok(Self::DefaultImage { image: image.parse()? }),
@@ -186,7 +186,7 @@ impl Request {
             | Self::DropSession { .. }
             | Self::DefaultImage { .. }
             | Self::Work { .. }
-            | Self::CancelImport { .. } => true,
+            | Self::Cancel { .. } => true,
             Self::Grow { dry_run, .. }
             | Self::Adopt(Adopt { dry_run, .. })
             | Self::Promote(PromoteRequest { dry_run, .. }) => !dry_run,
@@ -226,9 +226,7 @@ impl Request {
             | Self::DefaultImage { .. }
             | Self::Promote(_)
             | Self::Work { .. }
-            | Self::CancelImport { .. } => {
-                answer(bytes).map(|Accepted { message }| Reply::Accepted { message })
-            }
+            | Self::Cancel { .. } => answer(bytes).map(|Accepted { message }| Reply::Accepted { message }),
             Self::Sessions => answer(bytes).map(Reply::Sessions),
             Self::WorkProgress { .. } => answer(bytes).map(Reply::Work),
             Self::Donors => answer(bytes).map(Reply::Donors),
@@ -306,7 +304,7 @@ pub(in crate::control) mod tests {
             Request::Adopt(adopt(false)),
             Request::Work { image: image("debian13@3"), task: crate::status::Task::Check },
             Request::WorkProgress { image: image("debian13") },
-            Request::CancelImport { name: name() },
+            Request::Cancel { image: image("debian13") },
             Request::Donors,
             Request::ImageLog { image: image("debian13"), firmware: None },
             Request::ImageLog { image: image("debian13@3"), firmware: Some(crate::model::Firmware::Uefi) },

@@ -181,9 +181,14 @@ impl Works {
     /// Starts a work on an image, on a thread of its own: it lasts minutes.
     fn start(&self, order: WorkOrder) {
         let (live, events) = (self.live.clone(), self.events.clone());
-        let WorkOrder { image, task, volume, next, trial } = order;
-        let work =
-            Work { image: image.clone(), volume, folder: self.folder.clone(), watermark: self.watermark };
+        let WorkOrder { image, task, volume, next, trial, cancel } = order;
+        let work = Work {
+            image: image.clone(),
+            volume,
+            folder: self.folder.clone(),
+            watermark: self.watermark,
+            cancel,
+        };
         std::thread::spawn(move || {
             let tell = |news| drop(events.send(Event::Work(image.clone(), news)));
             let mut phase = |phase: &str| tell(WorkNews::Phase(phase.to_owned()));
@@ -194,7 +199,7 @@ impl Works {
                 }
                 Task::Prove { .. } => {
                     let trial = trial.expect("a proof is ordered with its trial");
-                    trial.run(&*live, &work.folder, &mut phase).map(WorkResult::Proof)
+                    trial.run(&*live, &work.folder, &work.cancel, &mut phase).map(WorkResult::Proof)
                 }
             };
             tell(WorkNews::Ended(result));

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::{
-    Logs,
+    Cancel, Logs,
     workshop::{
         netboot::{Netboot, Seen},
         place::end_of,
@@ -40,24 +40,39 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// Makes the trial, and keeps its console's log below `folder`. `phase` hears what is done, as it begins.
+    /// Makes the trial, and keeps its console's log below `folder`. `phase` hears what is done, as it begins. Disk and target
+    /// go in any case.
     ///
     /// # Errors
-    /// [`Kind::Failed`] with the console's end where no login prompt came; else what kept it from being tried.
-    pub fn run(&self, host: &dyn Host, folder: &Path, phase: &mut dyn FnMut(&str)) -> Result<Proof> {
+    /// [`Kind::Failed`] with the console's end where no login prompt came, [`Kind::Denied`] when it was cancelled; else what kept it from being tried.
+    pub fn run(
+        &self,
+        host: &dyn Host,
+        folder: &Path,
+        cancel: &Cancel,
+        phase: &mut dyn FnMut(&str),
+    ) -> Result<Proof> {
         let what = || format!("prove image '{}' ({})", self.image, self.firmware.word());
         Tool::Qemu.check().map_err(|e| e.while_doing(what()))?;
         phase("making its disk and target");
-        let seen = self.steps.iter().try_for_each(|step| host.run(step).map(drop)).and_then(|()| {
+        let seen = self.make(host, cancel).and_then(|()| {
             phase("booting over the network");
             let Self { image, firmware, mac, portal, .. } = self;
-            Netboot { image, firmware: *firmware, script: &self.script, mac: *mac, portal: *portal, folder }
-                .run()
+            let (firmware, mac, portal) = (*firmware, *mac, *portal);
+            Netboot { image, firmware, script: &self.script, mac, portal, folder, cancel }.run()
         });
         phase("taking disk and target away");
         // Each of them, whatever becomes of the others; what stays is half-made, and the agent takes it away.
         self.undo.iter().for_each(|step| drop(host.run(step)));
         seen.and_then(|seen| self.judge(&seen, folder)).map_err(|e| e.while_doing(what()))
+    }
+
+    /// Makes disk and target.
+    fn make(&self, host: &dyn Host, cancel: &Cancel) -> Result<()> {
+        self.steps.iter().try_for_each(|step| {
+            cancel.check()?;
+            host.run(step).map(drop)
+        })
     }
 
     fn judge(&self, seen: &Seen, folder: &Path) -> Result<Proof> {

@@ -19,7 +19,7 @@ const TELL: Duration = Duration::from_millis(250);
 /// noticed.
 const END_OF_THE_AGENT: Duration = Duration::from_secs(1);
 
-/// What is wished of an import that runs.
+/// What is wished of an import, or a work on an image, that runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Wish {
     /// That it goes on.
@@ -31,12 +31,12 @@ enum Wish {
     Leave,
 }
 
-/// The wish to stop an import, given from another thread.
+/// The wish to stop an import, or a work on an image, given from another thread.
 #[derive(Debug, Clone, Default)]
 pub struct Cancel(Arc<(Mutex<Wish>, Condvar)>);
 
 impl Cancel {
-    /// Asks the import to stop. It does within a second or two, and leaves nothing behind.
+    /// Asks it to stop. It does within a second or two, and leaves nothing behind.
     pub fn cancel(&self) {
         self.wish(Wish::Cancel);
     }
@@ -60,10 +60,11 @@ impl Cancel {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the error of what is to stop.
     pub(super) fn check(&self) -> Result<()> {
         match *self.lock() {
             Wish::GoOn => Ok(()),
-            Wish::Cancel => Err(Error::new(Kind::Denied, "the import was cancelled")),
+            Wish::Cancel => Err(Error::new(Kind::Denied, "it was cancelled")),
             Wish::Leave => Err(Error::new(Kind::Busy, "the agent is ending; the next one goes on")),
         }
     }
@@ -77,7 +78,7 @@ impl Cancel {
     }
 
     /// Waits so long, or until something is wished.
-    fn wait(&self, long: Duration) -> Result<()> {
+    pub(super) fn wait(&self, long: Duration) -> Result<()> {
         let waited = self.0.1.wait_timeout_while(self.lock(), long, |wish| *wish == Wish::GoOn);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
         self.check()

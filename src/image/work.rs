@@ -3,9 +3,10 @@
 //! The clone has an id that the agent has given out and is tagged as half-made: whatever happens to this process, it is
 //! taken away like every other half-made volume that nobody wants.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::mpsc, time::Duration};
 
 use super::{
+    Cancel,
     answer::{Line, Role},
     check,
     facts::Facts,
@@ -18,6 +19,9 @@ use crate::{
     plan::admit,
 };
 
+/// How often somebody who waits for the workshop is asked whether to go on.
+const TURN: Duration = Duration::from_millis(250);
+
 /// What is to be worked on.
 #[derive(Debug, Clone)]
 pub struct Work {
@@ -29,6 +33,8 @@ pub struct Work {
     pub folder: PathBuf,
     /// No clone above this fill of the pool, in percent.
     pub watermark: u8,
+    /// How it is told to stop: nothing is left of it then.
+    pub cancel: Cancel,
 }
 
 impl Work {
@@ -36,8 +42,8 @@ impl Work {
     /// done, as it begins.
     ///
     /// # Errors
-    /// [`Kind::Missing`] where the image or a tool is not there, [`Kind::Full`] above the pool's watermark; else what
-    /// failed.
+    /// [`Kind::Missing`] where the image or a tool is not there, [`Kind::Full`] above the pool's watermark,
+    /// [`Kind::Denied`] when it was cancelled; else what failed.
     pub fn check(&self, lvm: &Lvm, phase: &mut dyn FnMut(&str)) -> Result<Checkup> {
         let told = self.in_guest(lvm, Role::Check, phase, |_, told| told.facts());
         let facts = told.map_err(|e| e.while_doing(format!("check image '{}'", self.image)))?;
@@ -74,11 +80,12 @@ impl Work {
         phase: &mut dyn FnMut(&str),
         then: impl FnOnce(&Clone<'_>, Told) -> Result<T>,
     ) -> Result<T> {
+        self.cancel.check()?;
         let workshop = self.workshop(phase)?;
         let clone = Clone::make(self, lvm)?;
         phase("starting the guest");
         let (image, device, folder) = (&self.image, &clone.device, &self.folder);
-        let guest = Guest { image, role, workshop: &workshop, device, folder };
+        let guest = Guest { image, role, workshop: &workshop, device, folder, cancel: &self.cancel };
         let mut told = Told::default();
         guest.run(&mut |line| match line {
             Line::Phase { name } => phase(&name),
@@ -86,6 +93,7 @@ impl Work {
             Line::Changes { changes } => told.changes = changes,
             Line::Failed { .. } | Line::Done => {}
         })?;
+        self.cancel.check()?;
         then(&clone, told)
     }
 
@@ -96,7 +104,19 @@ impl Work {
             return Ok(made);
         }
         phase("making the workshop");
-        Workshop::make(&self.folder, Flavour::Guest)
+        // It is for every image: its making goes on, whatever becomes of this work.
+        let (folder, (tell, told)) = (self.folder.clone(), mpsc::channel());
+        std::thread::spawn(move || drop(tell.send(Workshop::make(&folder, Flavour::Guest))));
+        loop {
+            self.cancel.wait(TURN)?;
+            match told.try_recv() {
+                Ok(made) => return made,
+                Err(mpsc::TryRecvError::Empty) => {}
+                Err(mpsc::TryRecvError::Disconnected) => {
+                    return Err(Error::new(Kind::Failed, "make the workshop: it broke off"));
+                }
+            }
+        }
     }
 }
 
@@ -123,6 +143,7 @@ struct Clone<'a> {
 impl<'a> Clone<'a> {
     fn make(work: &Work, lvm: &'a Lvm) -> Result<Self> {
         let (image, volume) = (&work.image, work.volume);
+        work.cancel.check()?;
         let volumes = lvm.volumes()?;
         admit(&volumes.pool, work.watermark)?;
         let none = || Error::new(Kind::Missing, format!("there is no image '{image}'"));

@@ -3,15 +3,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::{fs, io::Write, path::Path, time::Instant};
+use std::{
+    fs,
+    io::Write,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use sheath::{
     boot::{
         script,
         wire::{Answer, BootDisk},
     },
+    error::Kind,
     host::{Host, ObservedExport},
-    image::Trial,
+    image::{Cancel, Trial},
     model::{Bytes, Firmware, ImageId, Portal, VolumeId},
     plan::{self, Step},
 };
@@ -20,11 +26,13 @@ use crate::{
     guest::{alone, run},
     lvm::{pool, sh},
     plans::Subjects,
-    workshop::ready,
+    workshop::{cancel_when_up, ready},
 };
 
 /// An address of the appliance's that a guest's guest can reach.
 const ADDRESS: &str = "10.99.0.1";
+/// Where the agent has its folder.
+const FOLDER: &str = "/var/lib/sheath";
 
 /// Makes a disk with a GPT, and a boot sector that writes a prompt to the first serial port: in 16 bits, `lodsb`, a wait for
 /// the port, `out`, until the text is over, and then `hlt`.
@@ -90,7 +98,7 @@ fn vm_proof_goes_by_pxe_ipxe_and_iscsi_to_the_prompt() {
     let trial = trial(&subjects, &image);
     let (begin, mut phases) = (Instant::now(), vec![]);
     let mut phase = |phase: &str| phases.push(format!("{:.1} s {phase}", begin.elapsed().as_secs_f32()));
-    let proved = trial.run(&subjects.host, Path::new("/var/lib/sheath"), &mut phase);
+    let proved = trial.run(&subjects.host, Path::new(FOLDER), &Cancel::default(), &mut phase);
     phase("over");
     let _ = writeln!(std::io::stdout(), "{}", phases.join(", "));
     let proof = proved.unwrap_or_else(|e| panic!("{}", e.chain()));
@@ -98,10 +106,40 @@ fn vm_proof_goes_by_pxe_ipxe_and_iscsi_to_the_prompt() {
     for words in ["iPXE", "Booting from SAN device 0x80", "proof login:"] {
         assert!(console.contains(words), "{words}: {console}");
     }
+    nothing_is_left(&subjects);
+    pool().remove_image(&image).unwrap();
+}
+
+fn nothing_is_left(subjects: &Subjects) {
     let left = sh(
-        "lvs --noheadings -o lv_name sheathtest; ls -A /var/lib/sheath; ls /sys/kernel/config/target/iscsi",
+        "lvs --noheadings -o lv_name sheathtest; ls -A /var/lib/sheath; ls /sys/kernel/config/target/iscsi; \
+         systemctl list-units --all --plain --no-legend 'sheath-image-proof*'",
     );
     let gone = [VolumeId::lv_name(subjects.volume).to_string(), "guest-proof".into(), "52540077".into()];
     assert!(gone.iter().all(|word| !left.contains(word.as_str())), "{left}");
+    assert!(!left.contains("sheath-image"), "{left}");
+}
+
+#[test]
+#[ignore = "needs root, LIO and LVM in a guest: the lab runs it there"]
+fn vm_proof_that_is_cancelled_takes_guest_disk_and_target_away() {
+    let _alone = alone();
+    if !ready() {
+        return;
+    }
+    let _ = run("ip", &["address", "add", &format!("{ADDRESS}/32"), "dev", "lo"]);
+    let image = image();
+    let _ = fs::remove_file(Path::new(FOLDER).join("proofs/proof@1-bios.log"));
+    let subjects = Subjects::new("sheathtest", &image, 99);
+    let (trial, cancel) = (trial(&subjects, &image), Cancel::default());
+    let canceller = cancel_when_up("sheath-image-proof*", &cancel);
+    let cancelled = trial.run(&subjects.host, Path::new(FOLDER), &cancel, &mut |_| ());
+    let since = canceller.join().unwrap();
+    let error = cancelled.unwrap_err();
+    assert_eq!(error.kind(), Kind::Denied, "{}", error.chain());
+    assert!(error.chain().contains("prove image 'proof@1' (bios): it was cancelled"), "{}", error.chain());
+    assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
+    nothing_is_left(&subjects);
+    assert!(!Path::new(FOLDER).join("proofs/proof@1-bios.log").exists(), "half a log is none");
     pool().remove_image(&image).unwrap();
 }

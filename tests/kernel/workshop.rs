@@ -6,15 +6,23 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::{io::Write, path::Path, time::Instant};
+use std::{
+    io::Write,
+    path::Path,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
 
 use sheath::{
-    error::Result,
-    image::Work,
+    error::{Kind, Result},
+    image::{Cancel, Work},
     model::{Checkup, ImageId, Judgement, Role, VolumeId, VolumeState},
 };
 
-use crate::lvm::{pool, sh};
+use crate::{
+    guest::wait_for,
+    lvm::{pool, sh},
+};
 
 /// Returns whether guests can be run here, with a sentence where not.
 pub(crate) fn ready() -> bool {
@@ -72,12 +80,27 @@ fn small_image(image: &ImageId) {
     pool().finish_image(image, false).unwrap();
 }
 
+fn of(image: &ImageId, cancel: Cancel) -> Work {
+    let (image, volume) = (image.clone(), VolumeId(0xc4ec << 64));
+    Work { image, volume, folder: "/var/lib/sheath".into(), watermark: 90, cancel }
+}
+
+/// Cancels as soon as there is such a unit, and returns when that was.
+pub(crate) fn cancel_when_up(unit: &'static str, cancel: &Cancel) -> JoinHandle<Instant> {
+    let cancel = cancel.clone();
+    thread::spawn(move || {
+        let list = format!("systemctl list-units --state=active --plain --no-legend '{unit}'");
+        wait_for("the guest's unit", || (!sh(&list).is_empty()).then_some(()));
+        cancel.cancel();
+        Instant::now()
+    })
+}
+
 /// Does a work on the image, and says how long each phase of it took: not captured, because how long a guest in a guest
 /// takes is worth knowing of every run.
 fn on<T>(image: &ImageId, work: impl FnOnce(&Work, &mut dyn FnMut(&str)) -> Result<T>) -> T {
     let (begin, mut phases) = (Instant::now(), vec![]);
-    let volume = VolumeId(0xc4ec << 64);
-    let of = Work { image: image.clone(), volume, folder: "/var/lib/sheath".into(), watermark: 90 };
+    let of = of(image, Cancel::default());
     let mut phase = |phase: &str| phases.push(format!("{:.1} s {phase}", begin.elapsed().as_secs_f32()));
     let done = work(&of, &mut phase);
     phase("over");
@@ -150,4 +173,36 @@ fn vm_workshop_finds_what_an_image_lacks_and_mends_it_once() {
     for image in [image, next] {
         pool().remove_image(&image).unwrap();
     }
+}
+
+#[test]
+#[ignore = "needs root and device-mapper in a guest: the lab runs it there"]
+fn vm_workshop_work_that_is_cancelled_ends_soon_and_leaves_nothing() {
+    if !ready() {
+        return;
+    }
+    let (image, next): (ImageId, ImageId) = ("small".parse().unwrap(), "small@2".parse().unwrap());
+    small_image(&image);
+    // Cancelled before it has begun, and while its guest runs.
+    let cancel = Cancel::default();
+    cancel.cancel();
+    let early = of(&image, cancel).check(pool(), &mut |_| ()).unwrap_err();
+    assert_eq!(early.kind(), Kind::Denied, "{}", early.chain());
+    nothing_is_left();
+
+    let (work, canceller) = (of(&image, Cancel::default()), std::cell::Cell::new(None));
+    // Making the workshop may come before the guest, and takes long.
+    let mut phase = |phase: &str| {
+        if phase == "starting the guest" {
+            canceller.set(Some(cancel_when_up("sheath-image-small*", &work.cancel)));
+        }
+    };
+    let late = work.seal(pool(), Some(&next), &mut phase).unwrap_err();
+    let since = canceller.take().expect("a guest was started").join().unwrap();
+    assert_eq!(late.kind(), Kind::Denied, "{}", late.chain());
+    assert_eq!(late.chain(), "seal image 'small@1': it was cancelled");
+    assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
+    nothing_is_left();
+    assert!(!pool().volumes().unwrap().volumes.contains_key(&next.lv_name()));
+    pool().remove_image(&image).unwrap();
 }

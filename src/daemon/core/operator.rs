@@ -45,7 +45,7 @@ impl Core {
             Request::Grow { slot, size, dry_run: false } => return self.operator_grow(slot, size, reply),
             Request::Work { image, task } => self.operator_work(&image, task),
             Request::WorkProgress { image } => self.work_view(&image),
-            Request::CancelImport { name } => self.cancel_import(name),
+            Request::Cancel { image } => self.operator_cancel(&image),
             Request::Donors => return self.ask_donors(reply),
             Request::ImageLog { image, firmware } => return self.ask_log(&image, firmware, reply),
             Request::Image { image } => {

@@ -7,14 +7,14 @@ use super::{Core, EventKind, imports::Import};
 use crate::{
     control::api::Reply,
     error::{Error, Kind, Result},
-    image::Trial,
+    image::{Cancel, Trial},
     model::{Check, Checkup, Firmware, ImageId, ImageName, ImageRef, Proof, Sealing, VolumeId},
     policy,
     status::{Phase, Task, WorkProgress, WorkResult, WorkView},
 };
 
 /// A work that somebody outside is to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct WorkOrder {
     /// The image.
     pub image: ImageId,
@@ -26,6 +26,8 @@ pub struct WorkOrder {
     pub next: Option<ImageId>,
     /// What a proof needs.
     pub trial: Option<Box<Trial>>,
+    /// How it is told to stop.
+    pub cancel: Cancel,
 }
 
 /// How a work goes on.
@@ -43,6 +45,9 @@ pub(super) struct Work {
     view: WorkView,
     volume: VolumeId,
     next: Option<ImageId>,
+    cancel: Cancel,
+    /// Whether somebody has cancelled it.
+    cancelled: bool,
 }
 
 impl Work {
@@ -83,11 +88,38 @@ impl Core {
             Task::Check | Task::Seal { .. } => None,
         };
         let view = WorkView { task, begun, phases: vec![], progress: WorkProgress::Running };
-        self.works.insert(image.clone(), Work { view, volume, next: next.clone() });
+        let cancel = Cancel::default();
+        let work = Work { view, volume, next: next.clone(), cancel: cancel.clone(), cancelled: false };
+        self.works.insert(image.clone(), work);
         self.journal.tell_image(EventKind::Image, &image.name, &format!("{task} of image '{image}' begins"));
         let message = format!("image '{image}': {task} begins");
-        (self.outside.work)(WorkOrder { image, task, volume, next, trial });
+        (self.outside.work)(WorkOrder { image, task, volume, next, trial, cancel });
         Ok(Reply::Accepted { message })
+    }
+
+    /// Ends what is done with the image: its import, or the work on it. A name alone stands for whichever of its versions
+    /// something is done with.
+    pub(super) fn operator_cancel(&mut self, image: &ImageRef) -> Result<Reply> {
+        let meant =
+            |id: &ImageId| id.name == image.name && image.version.is_none_or(|version| id.version == version);
+        let import = self.imports.get(&image.name).filter(|import| import.is_running());
+        if import.is_some_and(|import| meant(&import.image)) {
+            return self.cancel_import(image.name.clone());
+        }
+        let mut running = self.works.iter_mut().filter(|(id, work)| work.is_running() && meant(id));
+        let Some((id, work)) = running.next() else {
+            let text = format!("cancel '{image}': it is neither imported nor worked on");
+            return Err(Error::new(Kind::Missing, text));
+        };
+        if let Some((other, _)) = running.next() {
+            let text = format!("cancel '{image}': say which of its versions, '{id}' or '{other}'");
+            return Err(Error::invalid(text));
+        }
+        work.cancelled = true;
+        work.cancel.cancel();
+        let text = format!("the {} of image '{id}' is being cancelled; nothing stays of it", work.view.task);
+        self.journal.tell_image(EventKind::Image, &image.name, &text);
+        Ok(Reply::Accepted { message: text })
     }
 
     /// Returns the version that a seal makes: nobody else may be about to make it.
@@ -127,8 +159,10 @@ impl Core {
         match news {
             WorkNews::Phase(phase) => work.view.phases.push(Phase { name: phase, millis: 0 }),
             WorkNews::Ended(result) => {
-                let kind = if result.is_ok() { EventKind::Image } else { EventKind::Failed };
-                let noted = noted(work.view.task, now, &result);
+                let cancelled = work.cancelled && result.is_err();
+                let kind = if result.is_ok() || cancelled { EventKind::Image } else { EventKind::Failed };
+                // What was cut off says nothing of the image.
+                let noted = if cancelled { None } else { noted(work.view.task, now, &result) };
                 let found = result.as_ref().ok().cloned();
                 let text = end(image, &mut work.view, result);
                 self.journal.tell_image(kind, &image.name, &text);

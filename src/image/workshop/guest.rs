@@ -17,6 +17,7 @@ use super::{
 use crate::{
     error::{Context, Error, Kind, Result},
     image::{
+        Cancel,
         answer::{Line, Lines, Role},
         inside::{WORKSHOP, disk::SERIAL},
         sandbox::{DEVICE, Sandbox},
@@ -55,13 +56,15 @@ pub(in crate::image) struct Guest<'a> {
     pub(in crate::image) device: &'a Path,
     /// A folder that only root can enter.
     pub(in crate::image) folder: &'a Path,
+    /// How it is told to stop.
+    pub(in crate::image) cancel: &'a Cancel,
 }
 
 impl Guest<'_> {
     /// Runs the guest to its end and hands its answer over, line by line.
     ///
     /// # Errors
-    /// What the guest says of itself; [`Kind::Failed`] with the console's end where it ends without a word.
+    /// What the guest says of itself; [`Kind::Denied`] when it was cancelled; [`Kind::Failed`] with the console's end where it ends without a word.
     pub(in crate::image) fn run(&self, on_line: &mut dyn FnMut(Line)) -> Result<()> {
         let mut silence = Silence::begin();
         match self.run_once(on_line, &mut silence) {
@@ -80,7 +83,7 @@ impl Guest<'_> {
         sandbox.stop();
         let (mut lines, mut last, mut broken) = (Lines::default(), None, false);
         let ended = sandbox.run(vec![], |piece| {
-            silence.hear(piece).inspect_err(|_| broken = true)?;
+            self.cancel.check().and_then(|()| silence.hear(piece)).inspect_err(|_| broken = true)?;
             for line in lines.feed(piece).inspect_err(|_| broken = true)? {
                 match line {
                     Line::Done | Line::Failed { .. } => last = Some(line),
@@ -191,8 +194,16 @@ mod tests {
     fn args(kvm: bool) -> Vec<String> {
         let (image, workshop) = ("debian13".parse().unwrap(), Workshop::at("/w".into()));
         let (device, folder) = (PathBuf::from("/dev/dm-7"), PathBuf::from("/f"));
-        Guest { image: &image, role: Role::Check, workshop: &workshop, device: &device, folder: &folder }
-            .args(kvm)
+        let cancel = &Cancel::default();
+        Guest {
+            image: &image,
+            role: Role::Check,
+            workshop: &workshop,
+            device: &device,
+            folder: &folder,
+            cancel,
+        }
+        .args(kvm)
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     error::{Context, Error, Kind, Result},
     host::file,
-    image::{logs::LONGEST, sandbox::Sandbox},
+    image::{Cancel, logs::LONGEST, sandbox::Sandbox},
     model::{Firmware, ImageId, Mac, Portal},
 };
 
@@ -54,6 +54,8 @@ pub(in crate::image) struct Netboot<'a> {
     pub(in crate::image) portal: Portal,
     /// A folder that only root can enter.
     pub(in crate::image) folder: &'a Path,
+    /// How it is told to stop.
+    pub(in crate::image) cancel: &'a Cancel,
 }
 
 /// What was seen of it.
@@ -71,7 +73,7 @@ impl Netboot<'_> {
     /// Starts it and waits for its login prompt or its end.
     ///
     /// # Errors
-    /// What keeps it from being started; a boot that fails is no error but a [`Seen`] without a prompt.
+    /// What keeps it from being started, [`Kind::Denied`] when it was cancelled; a boot that fails is no error but a [`Seen`] without a prompt.
     pub(in crate::image) fn run(&self) -> Result<Seen> {
         let place = Place::make(self.folder, self.image)?;
         let boot = place.beside("boot-files");
@@ -83,6 +85,7 @@ impl Netboot<'_> {
         sandbox.stop();
         let (begin, mut console, mut prompt) = (Instant::now(), Console::default(), None);
         let ended = sandbox.run(vec![], |piece| {
+            self.cancel.check()?;
             if console.take(piece) {
                 prompt = Some(begin.elapsed());
                 // There is nothing more to be seen: an error is what ends the unit.
@@ -93,6 +96,9 @@ impl Netboot<'_> {
         let end = ended.err().filter(|_| prompt.is_none());
         let _ = fs::remove_dir_all(&boot);
         variables.into_iter().for_each(|path| drop(fs::remove_file(path)));
+        if prompt.is_none() {
+            self.cancel.check()?;
+        }
         Ok(Seen { prompt, console: console.log, end })
     }
 
@@ -167,7 +173,8 @@ mod tests {
         let image = "debian13".parse().unwrap();
         let (mac, portal) = ("02:00:00:00:00:01".parse().unwrap(), Portal("10.77.0.1:3260".parse().unwrap()));
         let folder = Path::new("/f");
-        Netboot { image: &image, firmware, script: "#!ipxe\n", mac, portal, folder }.args(false)
+        let cancel = &Cancel::default();
+        Netboot { image: &image, firmware, script: "#!ipxe\n", mac, portal, folder, cancel }.args(false)
     }
 
     #[test]

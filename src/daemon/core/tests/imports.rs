@@ -119,7 +119,7 @@ fn what_is_fetched_is_listed_before_it_has_a_volume() {
 #[test]
 fn a_cancelled_import_is_no_failure_and_none_can_be_cancelled_that_does_not_run() {
     let mut bench = Bench::new(sample::config());
-    let cancel = Request::CancelImport { name: name() };
+    let cancel = Request::Cancel { image: name().into() };
     assert_eq!(bench.operate(cancel.clone()).unwrap_err().kind(), Kind::Missing);
     bench.ask_import("/srv/rocky.raw").unwrap();
     bench.operate(cancel.clone()).unwrap();
@@ -133,7 +133,7 @@ fn a_cancelled_import_is_no_failure_and_none_can_be_cancelled_that_does_not_run(
 fn an_import_that_is_whole_when_it_is_cancelled_says_so() {
     let mut bench = Bench::new(sample::config());
     bench.ask_import("/srv/rocky.raw").unwrap();
-    bench.operate(Request::CancelImport { name: name() }).unwrap();
+    bench.operate(Request::Cancel { image: name().into() }).unwrap();
     bench.has_volume(VolumeState::Ready);
     bench.tell_import(ImportProgress::Done);
     bench.core.ask_volumes("test");

@@ -189,3 +189,59 @@ fn what_was_tried_stands_in_the_manifest_and_a_sealed_version_begins_with_its_se
     assert!(sealed.has_passed("sealed") && !sealed.has_passed("checked"));
     assert_eq!(bench.core.manifests.get(&sample::image()).map(|manifest| manifest.checks.len()), Some(2));
 }
+
+fn cancel(bench: &mut Bench, image: &str) -> Result<Reply> {
+    bench.operate(Request::Cancel { image: image.parse().unwrap() })
+}
+
+#[test]
+fn a_work_that_is_cancelled_is_no_failure_and_nothing_is_noted_of_it() {
+    let mut bench = Bench::new(sample::config());
+    assert_eq!(cancel(&mut bench, "debian13").unwrap_err().kind(), Kind::Missing);
+    trial(&mut bench, crate::model::Firmware::Bios);
+    assert_eq!(cancel(&mut bench, "debian13@2").unwrap_err().kind(), Kind::Missing, "another version");
+    let Ok(Reply::Accepted { message }) = cancel(&mut bench, "debian13") else { panic!("not accepted") };
+    assert!(message.contains("proof by BIOS of image 'debian13@1'"), "{message}");
+    // Whatever it is that a guest says while it is being stopped.
+    let ended = Error::new(Kind::Failed, "no login prompt");
+    tell(&mut bench, WorkNews::Ended(Err(ended)));
+    assert_eq!(bench.events("failed"), 0);
+    assert!(bench.core.manifests.get(&sample::image()).is_none(), "it says nothing of the image");
+    assert_eq!(cancel(&mut bench, "debian13").unwrap_err().kind(), Kind::Missing, "it is over");
+}
+
+#[test]
+fn a_name_stands_for_the_version_that_is_worked_on_and_of_several_one_has_to_be_named() {
+    let mut bench = Bench::new(sample::config());
+    bench.import("debian13", false);
+    let check = |image: &str| Request::Work { image: image.parse().unwrap(), task: Task::Check };
+    bench.operate(check("debian13@2")).unwrap();
+    bench.operate(check("debian13@1")).unwrap();
+    let several = cancel(&mut bench, "debian13").unwrap_err();
+    assert_eq!(several.kind(), Kind::Invalid);
+    assert!(several.to_string().contains("'debian13@1' or 'debian13@2'"), "{several}");
+    cancel(&mut bench, "debian13@1").unwrap();
+    tell(&mut bench, WorkNews::Ended(Err(Error::new(Kind::Denied, "it was cancelled"))));
+    let Ok(Reply::Accepted { message }) = cancel(&mut bench, "debian13") else { panic!("not accepted") };
+    assert!(message.contains("check of image 'debian13@2'"), "{message}");
+}
+
+#[test]
+fn a_family_that_is_imported_has_its_import_cancelled_and_not_the_work_on_another_version() {
+    let mut bench = Bench::new(sample::config());
+    check(&mut bench).unwrap();
+    let source = "https://images.example.org/x.raw".to_owned();
+    let import = crate::control::api::ImportRequest {
+        name: sample::image().name,
+        source,
+        publish: false,
+        sha256: None,
+        checksum: None,
+        unproved: false,
+    };
+    bench.operate(Request::Import(import)).unwrap();
+    cancel(&mut bench, "debian13").unwrap();
+    assert_eq!(locked(&bench.orders).last(), Some(&ImportOrder::Cancel(sample::image().name)));
+    cancel(&mut bench, "debian13@1").unwrap();
+    assert!(bench.told("the check of image 'debian13@1' is being cancelled"));
+}
