@@ -61,6 +61,11 @@ pub(super) fn carry(host: &dyn Host, job: Job, begin: &mut Begin<'_>) -> Report 
             .and_then(|()| host.foreign(&target))
             .map(|found| report.foreign = Some(found))
             .map_err(unstepped),
+        // LVM says which are its own: it may take as long as its report.
+        Work::Donors => begin(Doing::Report)
+            .and_then(|()| host.donors())
+            .map(|found| report.donors = Some(found))
+            .map_err(unstepped),
         Work::Look { wish, volumes, edits } => {
             let outcome = look(host, (&wish, &volumes), edits, &mut report, begin);
             report.wish = Some(wish);

@@ -30,7 +30,7 @@ use crate::{
     error::Error,
     host::Host,
     model::{BladeId, Difference, ImageId, Iqn, VolumeId},
-    observed::{ObservedForeign, Volumes},
+    observed::{Donor, ObservedForeign, Volumes},
     plan::{Changed, Step},
     policy::{BladeWish, MakeWish, chassis::ChassisWish},
 };
@@ -52,6 +52,8 @@ pub enum Subject {
     Leftover(VolumeId),
     /// A question; changes nothing.
     Question,
+    /// Other machines' disks.
+    Donors,
 }
 
 impl std::fmt::Display for Subject {
@@ -64,6 +66,7 @@ impl std::fmt::Display for Subject {
             Self::Image(image) => write!(f, "image '{image}'"),
             Self::Leftover(volume) => write!(f, "left-over '{volume}'"),
             Self::Question => f.write_str("question"),
+            Self::Donors => f.write_str("donors' disks"),
         }
     }
 }
@@ -108,6 +111,8 @@ pub enum Work {
         /// What is done about hand edits.
         edits: HandEdits,
     },
+    /// Look which disks of other machines are plugged in.
+    Donors,
 }
 
 /// A job for a lane.
@@ -143,6 +148,8 @@ pub struct Report {
     pub drift: Vec<Difference>,
     /// The foreign target, where the job was to look at one.
     pub foreign: Option<ObservedForeign>,
+    /// The disks of other machines, where the job was to look for them.
+    pub donors: Option<Vec<Donor>>,
     /// Whether it has ended, and in time.
     pub ending: Ending,
 }
@@ -181,6 +188,7 @@ impl Report {
             held: vec![],
             drift: vec![],
             foreign: None,
+            donors: None,
             failure: None,
             elapsed: Duration::ZERO,
             ending: Ending::default(),

@@ -15,7 +15,7 @@ use crate::{
     host::Host,
     model::{Chap, Credentials, Iqn, LvName, PortName, Secret, Stray, VgName, VolumeId, VolumeState},
     observed::{
-        AuthState, Counters, DiskCounters, LoginFailures, MapState, ObservedAcl, ObservedBackstore,
+        AuthState, Counters, DiskCounters, Donor, LoginFailures, MapState, ObservedAcl, ObservedBackstore,
         ObservedChassis, ObservedExport, ObservedForeign, ObservedTarget, Session, TargetSummary, Volumes,
     },
     plan::{Changed, Step},
@@ -40,6 +40,8 @@ pub struct Machine {
     pub foreign: BTreeMap<Iqn, ObservedForeign>,
     /// What targets have refused.
     pub refused: BTreeMap<Iqn, LoginFailures>,
+    /// Other machines' disks that are plugged in.
+    pub donors: Vec<Donor>,
 }
 
 /// The simulated host.
@@ -135,6 +137,10 @@ impl Host for Sim {
 
     fn chassis(&self, _: &PortName, _: &[PortName], _: &[PathBuf]) -> Result<ObservedChassis> {
         Ok(self.state().machine.chassis.clone())
+    }
+
+    fn donors(&self) -> Result<Vec<Donor>> {
+        Ok(self.state().machine.donors.clone())
     }
 
     fn targets(&self) -> Result<Vec<TargetSummary>> {

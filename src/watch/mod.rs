@@ -99,6 +99,13 @@ pub enum WatchEvent {
     },
     /// A disk that LVM keeps volumes on is there now: what was missing may be there too.
     PhysicalVolume,
+    /// A whole disk came or went, or what is in a drive: no volume, and nothing else that is made of other devices.
+    Disk {
+        /// The kernel's name of it.
+        name: String,
+        /// Whether it is there.
+        present: bool,
+    },
     /// udev's events overflowed: look at all devices anew.
     DevicesLost,
     /// A file of the configuration has changed and is quiet since.

@@ -1,4 +1,4 @@
-//! Devices, as udev tells of them: slots' interfaces that come and go, and volumes of ours.
+//! Devices, as udev tells of them: slots' interfaces and disks that come and go, and volumes of ours.
 //!
 //! The source is udevd, not the kernel: by then names are final, and device-mapper's rules have said whether a volume is
 //! ready. libudev's objects are turned into [`DeviceEvent`] at the door, so that the meaning is tested without udev.
@@ -22,6 +22,9 @@ const REOPEN: Duration = Duration::from_secs(1);
 
 /// The monitor's buffer: hundreds of volumes may change at once, each event being a few kilobytes.
 const BUFFER: usize = 8 << 20;
+
+/// Block devices that are made of others, or of memory: nobody has plugged them in.
+const MADE: [&str; 7] = ["dm-", "loop", "zram", "ram", "md", "nbd", "drbd"];
 
 /// Tells what happens to devices, for as long as somebody listens.
 ///
@@ -119,6 +122,10 @@ struct DeviceEvent {
     unready: bool,
     /// What udev found on it, such as `LVM2_member`.
     content: Option<String>,
+    /// Whether it is a whole disk, and no part of one.
+    whole: bool,
+    /// Whether something was put into a drive, or taken out.
+    medium: bool,
 }
 
 impl DeviceEvent {
@@ -136,6 +143,8 @@ impl DeviceEvent {
             layer: property("DM_LV_LAYER"),
             unready: property("DM_UDEV_DISABLE_OTHER_RULES_FLAG").as_deref() == Some("1"),
             content: property("ID_FS_TYPE"),
+            whole: property("DEVTYPE").as_deref() == Some("disk"),
+            medium: property("DISK_MEDIA_CHANGE").as_deref() == Some("1"),
         }
     }
 
@@ -143,7 +152,10 @@ impl DeviceEvent {
     fn meaning(&self) -> Vec<WatchEvent> {
         match self.subsystem.as_str() {
             "net" => self.interface(),
-            "block" => self.volume().or_else(|| self.physical_volume()).into_iter().collect(),
+            "block" => {
+                let of_lvm = self.volume().or_else(|| self.physical_volume());
+                of_lvm.into_iter().chain(self.disk()).collect()
+            }
             _ => vec![],
         }
     }
@@ -169,6 +181,18 @@ impl DeviceEvent {
     fn physical_volume(&self) -> Option<WatchEvent> {
         let is_one = self.content.as_deref() == Some("LVM2_member") && self.action != "remove";
         is_one.then_some(WatchEvent::PhysicalVolume)
+    }
+
+    /// A disk came or went. A disk that was there may be told as new, by a coldplug.
+    fn disk(&self) -> Option<WatchEvent> {
+        let made = MADE.iter().any(|kind| {
+            self.name
+                .strip_prefix(kind)
+                .is_some_and(|number| number.starts_with(|c: char| c.is_ascii_digit()))
+        });
+        let happened = matches!(self.action.as_str(), "add" | "remove") || self.medium;
+        let present = self.action != "remove";
+        (self.whole && !made && happened).then(|| WatchEvent::Disk { name: self.name.clone(), present })
     }
 
     fn volume(&self) -> Option<WatchEvent> {
@@ -243,6 +267,31 @@ mod tests {
         assert_eq!(disk("add", "LVM2_member").meaning(), [WatchEvent::PhysicalVolume]);
         assert_eq!(disk("remove", "LVM2_member").meaning(), []);
         assert_eq!(disk("add", "ext4").meaning(), []);
+    }
+
+    #[test]
+    fn a_disk_is_told_when_it_comes_and_goes_and_what_is_made_of_others_never() {
+        let disk = |action: &str, name: &str| DeviceEvent {
+            action: action.to_owned(),
+            subsystem: "block".to_owned(),
+            name: name.to_owned(),
+            whole: true,
+            ..Default::default()
+        };
+        let told = |name: &str, present| vec![WatchEvent::Disk { name: name.to_owned(), present }];
+        assert_eq!(disk("add", "sdc").meaning(), told("sdc", true));
+        assert_eq!(disk("add", "nvme1n1").meaning(), told("nvme1n1", true));
+        assert_eq!(disk("remove", "sdc").meaning(), told("sdc", false));
+        // Closing a disk that was open for writing is a change, and happens all the time.
+        assert_eq!(disk("change", "sdc").meaning(), []);
+        let medium = DeviceEvent { medium: true, ..disk("change", "sdc") };
+        assert_eq!(medium.meaning(), told("sdc", true));
+        assert_eq!(DeviceEvent { whole: false, ..disk("add", "sdc1") }.meaning(), []);
+        for name in ["dm-3", "loop0", "zram0", "ram1", "md127", "nbd0"] {
+            assert_eq!(disk("add", name).meaning(), [], "{name}");
+        }
+        let pool = DeviceEvent { content: Some("LVM2_member".to_owned()), ..disk("add", "sdb") };
+        assert_eq!(pool.meaning().first(), Some(&WatchEvent::PhysicalVolume));
     }
 
     #[test]

@@ -256,3 +256,29 @@ fn vm_a_slot_that_is_plugged_in_is_known_by_its_slot() {
     });
     udev.announce_port(&name("sh4b"), None).unwrap();
 }
+
+/// A disk of memory, which is plugged in and taken out by configfs.
+const DONOR: &str = "/sys/kernel/config/nullb/shdonor";
+
+#[test]
+#[ignore = "needs root, udevd and null_blk in a guest: the lab runs it there"]
+fn vm_a_disk_that_is_plugged_in_is_told_and_listed_as_a_donors() {
+    let _alone = guest::alone();
+    run(async {
+        let (events, mut told) = unbounded_channel();
+        let _watch = tokio::spawn(watch::udev::run(events));
+        tokio::time::sleep(SEEN).await;
+        sh(&format!(
+            "mkdir {DONOR}; echo 64 > {DONOR}/size; echo 1 > {DONOR}/memory_backed; echo 1 > {DONOR}/power"
+        ));
+        let disk = format!("nullb{}", sh(&format!("cat {DONOR}/index")).trim());
+        let came = WatchEvent::Disk { name: disk.clone(), present: true };
+        until(&mut told, SETTLED, |event| *event == came).await;
+        let donors = sheath::host::disk::donor::list(&[].into()).unwrap();
+        let listed = donors.iter().find(|donor| donor.device == Path::new("/dev").join(&disk));
+        assert_eq!(listed.map(|donor| donor.size), Some(sheath::model::Bytes::mib(64)), "{donors:?}");
+        sh(&format!("echo 0 > {DONOR}/power; rmdir {DONOR}"));
+        let gone = WatchEvent::Disk { name: disk, present: false };
+        until(&mut told, SETTLED, |event| *event == gone).await;
+    });
+}

@@ -55,10 +55,12 @@ pub enum Kind {
     Held,
     /// Somebody else changed a target of ours.
     Drift,
+    /// Another machine's disk was plugged in or taken out.
+    Donor,
 }
 
 /// Kind, its word, its MESSAGE_ID (made once with `systemd-id128 new`), its log level.
-const KINDS: [(Kind, &str, &str, log::Level); 18] = [
+const KINDS: [(Kind, &str, &str, log::Level); 19] = [
     (Kind::Seen, "seen", "6a0f7be2c1f54d0c9d2b1e8f50a3c701", log::Level::Info),
     (Kind::Gone, "gone", "6a0f7be2c1f54d0c9d2b1e8f50a3c702", log::Level::Info),
     (Kind::Moved, "moved", "6a0f7be2c1f54d0c9d2b1e8f50a3c703", log::Level::Info),
@@ -77,6 +79,7 @@ const KINDS: [(Kind, &str, &str, log::Level); 18] = [
     (Kind::Solved, "solved", "6a0f7be2c1f54d0c9d2b1e8f50a3c710", log::Level::Info),
     (Kind::Held, "held", "6a0f7be2c1f54d0c9d2b1e8f50a3c711", log::Level::Warn),
     (Kind::Drift, "drift", "6a0f7be2c1f54d0c9d2b1e8f50a3c712", log::Level::Warn),
+    (Kind::Donor, "donor", "6a0f7be2c1f54d0c9d2b1e8f50a3c713", log::Level::Info),
 ];
 
 /// How many past events are kept for `sheath events`.

@@ -15,6 +15,7 @@
 mod adopt;
 mod boot;
 mod captures;
+mod donors;
 mod drift;
 mod grow;
 mod images;
@@ -176,6 +177,8 @@ pub struct Core {
     works: BTreeMap<ImageId, workshop::Work>,
     /// What is known of imports beside how far they are.
     asked: imports::Imports,
+    /// Other machines' disks.
+    plugged: donors::Plugged,
 }
 
 /// A job that runs.
@@ -222,6 +225,7 @@ impl Core {
             awaited: BTreeMap::new(),
             works: BTreeMap::new(),
             asked: imports::Imports::default(),
+            plugged: donors::Plugged::default(),
         }
     }
 

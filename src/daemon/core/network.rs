@@ -31,8 +31,11 @@ impl Core {
                     self.make_chassis(&format!("port '{name}' came or went"));
                 }
             }
-            WatchEvent::Volume { .. } | WatchEvent::PhysicalVolume | WatchEvent::DevicesLost => {
+            WatchEvent::Volume { .. } | WatchEvent::PhysicalVolume => self.ask_volumes_soon(),
+            WatchEvent::Disk { name, present } => self.on_disk(&name, present),
+            WatchEvent::DevicesLost => {
                 self.ask_volumes_soon();
+                self.on_disks_lost();
             }
             WatchEvent::ConfigChanged => self.reload(),
             WatchEvent::Leases(leases) => {
@@ -171,6 +174,7 @@ impl Core {
             self.retry_failed();
         }
         self.audit();
+        self.look_for_donors();
     }
 
     fn retry_failed(&mut self) {

@@ -87,7 +87,11 @@ impl Core {
             }
             Subject::Chassis => self.make_chassis(cause),
             Subject::Volumes => self.ask_volumes(cause),
-            Subject::Spare(_) | Subject::Image(_) | Subject::Leftover(_) | Subject::Question => {}
+            Subject::Spare(_)
+            | Subject::Image(_)
+            | Subject::Leftover(_)
+            | Subject::Question
+            | Subject::Donors => {}
         }
     }
 

@@ -22,6 +22,7 @@ use crate::{
 
 mod adopt;
 mod captures;
+mod donors;
 mod drift;
 mod images;
 mod imports;

@@ -146,6 +146,10 @@ impl Core {
             (Subject::Image(image), _) => {
                 self.on_failed(&format!("image '{image}'"), report.failure.as_ref())
             }
+            (Subject::Donors, _) => {
+                self.on_failed("donors", report.failure.as_ref());
+                self.on_donors(&mut report);
+            }
             (Subject::Leftover(_) | Subject::Question, _) => {}
         }
         self.look_again(&report.subject, again);

@@ -21,6 +21,7 @@ fn overdue(subject: Subject) -> Event {
         held: vec![],
         drift: vec![],
         foreign: None,
+        donors: None,
         failure: Some(Failure { step: Some(Box::new(step)), error }),
         elapsed: Duration::from_secs(20),
         ending: Ending::Overdue,
@@ -98,7 +99,7 @@ fn no_job_of_a_quarantined_blade_begins_and_its_console_is_told_why() {
             matches!(answer.try_recv(), Ok(Answer::Failed { message, .. }) if message.contains("quarantined"))
         );
     }
-    assert!(locked(&bench.jobs).iter().all(|job| job.subject == Subject::Volumes));
+    assert!(locked(&bench.jobs).iter().all(|job| !matches!(job.subject, Subject::Blade(_))));
     // The operator's verbs do not hide it.
     bench.core.handle(Event::Operator(Request::Release { slot: sample::slot(1) }, oneshot::channel().0));
     assert!(bench.core.blades()[0].problem.as_ref().is_some_and(|problem| problem.contains("quarantined")));
