@@ -7,6 +7,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a proof that fails ends the test where it stands")]
 
+#[path = "chassis/promoted.rs"]
+mod promoted;
+
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use sheath_lab::{
@@ -17,6 +21,10 @@ use sheath_lab::{
     until,
 };
 
+/// A shutdown takes some seconds, and systemd gives a service that hangs a minute and a half: one with a root that hangs has
+/// no end.
+const SHUTDOWN_BOUND: Duration = secs(80);
+
 /// A promise and its proof.
 type Promise = (&'static str, fn(&mut Story));
 
@@ -25,6 +33,8 @@ struct Story {
     stage: Stage,
     bios: Option<Blade>,
     uefi: Option<Blade>,
+    /// What made the BIOS blade itself.
+    first: BTreeMap<String, String>,
 }
 
 const PROMISES: &[Promise] = &[
@@ -37,12 +47,19 @@ const PROMISES: &[Promise] = &[
     ("inside the blade: its name, a grown root, the initiator name we gave", looks_inside),
     ("the journal and udev know the blade by its slot", tells_journal_and_udev),
     ("sheathd killed while the blade writes: no I/O error, and it converges", survives_kill),
-    ("a UEFI blade is prompted, installed, restarted, and boots its own disk", boots_uefi),
-    ("a blade with a spoofed MAC in another slot is refused and changes nothing", refuses_a_spoofed_mac),
     (
-        "with the state folder deleted, the blade boots its disk and nothing is reinstalled",
-        survives_lost_state,
+        "a blade's reboot does not hang; with the state folder deleted meanwhile, it boots its disk again",
+        reboots_after_lost_state,
     ),
+    ("a blade is changed by hand, and shuts down without hanging", promoted::is_changed_by_hand),
+    ("a blade with a spoofed MAC in another slot is refused and changes nothing", refuses_a_spoofed_mac),
+    ("the disk of the blade that is off becomes an image", promoted::is_promoted),
+    (
+        "sealed, that image is no blade's own, and boots by BIOS and UEFI as far as it can be seen",
+        promoted::is_sealed,
+    ),
+    ("a UEFI blade is prompted, installed from it, restarted, and boots its own disk", boots_uefi),
+    ("it has what was changed by hand, and no identity of the other blade", differs),
     ("the disk of a running server becomes an image over the network, and is only read", captures),
     ("a pool whose disk appears late brings its blades' targets up then", brings_a_late_pool_up),
     ("a slot's port that is plugged in later becomes a port of the chassis", takes_a_hot_plugged_port),
@@ -53,7 +70,7 @@ const PROMISES: &[Promise] = &[
 #[test]
 fn chassis() {
     let stage = Stage::bare("chassis").unwrap();
-    let mut story = Story { stage, bios: None, uefi: None };
+    let mut story = Story { stage, bios: None, uefi: None, first: BTreeMap::new() };
     let chosen = std::env::var("SHEATH_PROMISES").ok();
     let is_chosen = |promise: &str| {
         chosen.as_ref().is_none_or(|words| words.split(',').any(|word| promise.contains(word)))
@@ -240,8 +257,6 @@ fn survives_kill(story: &mut Story) {
 }
 
 fn boots_uefi(story: &mut Story) {
-    story.bios.take().expect("the BIOS blade is on").power_off();
-    story.stage.appliance.unplug(1).unwrap();
     story.stage.appliance.plug(2).unwrap();
     story.uefi = Some(Blade::power_on(&story.stage.lab, Spec::new(2, Firmware::Uefi)).unwrap());
     install(story, 2);
@@ -251,7 +266,12 @@ fn boots_uefi(story: &mut Story) {
         .expect("the UEFI blade is on")
         .shell("test -d /sys/firmware/efi && echo IS-'UEFI'", secs(60));
     assert!(root.unwrap().contains("IS-UEFI"));
-    story.uefi.take().expect("the UEFI blade is on").power_off();
+}
+
+fn differs(story: &mut Story) {
+    let mut blade = story.uefi.take().expect("the UEFI blade is on");
+    promoted::makes_another_blade(story, &mut blade);
+    blade.power_off();
     story.stage.appliance.unplug(2).unwrap();
 }
 
@@ -271,20 +291,27 @@ fn refuses_a_spoofed_mac(story: &mut Story) {
     assert!(story.lines("journalctl -u sheathd -p warning SHEATH_SLOT=3 -o cat --no-pager") > 0);
 }
 
-fn survives_lost_state(story: &mut Story) {
+/// A root disk whose network goes before it does is the classic hang of an iSCSI root.
+fn reboots_after_lost_state(story: &mut Story) {
     let volumes = "lvs --noheadings -o lv_name,lv_uuid sheath | sort";
     let before = story.run(volumes);
     story.run("systemctl stop sheathd && rm -rf /var/lib/sheath/* && systemctl start sheathd");
-    story.stage.appliance.plug(1).unwrap();
-    let mut blade = Blade::power_on(&story.stage.lab, Spec::new(1, Firmware::Bios)).unwrap();
-    blade
-        .console()
-        .expect_any(&["Booting from SAN", "Booting from 0x80", "Loading Linux"], MENU_BOUND)
-        .unwrap();
-    assert!(!blade.console().text().contains("Wait for the administrator"), "it was prompted");
-    blade.console().expect("login:", BOOT_BOUND).unwrap();
-    blade.power_off();
-    story.stage.appliance.unplug(1).unwrap();
+    let blade = story.bios();
+    let console = blade.console();
+    console.skip();
+    let (begin, from) = (Instant::now(), console.text().len());
+    console.send("systemctl reboot\r").unwrap();
+    let down = console.expect("reboot: Restarting system", SHUTDOWN_BOUND).unwrap();
+    let took = begin.elapsed();
+    done("   from 'systemctl reboot' to the machine's restart", took);
+    console.expect_any(&["Booting from SAN", "Booting from 0x80", "Loading Linux"], MENU_BOUND).unwrap();
+    let up = blade.log_in(BOOT_BOUND).unwrap();
+    done("   from 'systemctl reboot' to the login prompt", took + (up - down));
+    let text = blade.console().text().split_off(from);
+    for bad in ["Wait for the administrator", "I/O error", "detected conn error"] {
+        assert!(!text.contains(bad), "'{bad}' on the console");
+    }
+    story.stage.await_phase(1, "running", secs(60)).unwrap();
     assert_eq!(story.run(volumes), before);
 }
 
