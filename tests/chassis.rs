@@ -335,6 +335,7 @@ fn captures(story: &mut Story) {
     until("the donor's Linux to be made", secs(600), || waits(story, "awaiting")).unwrap();
     done("   the donor's Linux is made", begin.elapsed());
     let mut donor = Blade::power_on(&story.stage.lab, spec).unwrap();
+    story.stage.appliance.plug(4).unwrap();
     let at = donor.console().expect("becomes image captured@1", MENU_BOUND).unwrap();
     done("   the donor is told", at);
     let at = donor.console().expect("sheath: copying", BOOT_BOUND).unwrap();

@@ -83,14 +83,6 @@ impl Flavour {
         }
     }
 
-    /// Returns which modules mkinitramfs takes.
-    fn modules(self) -> &'static str {
-        match self {
-            Self::Guest => "list",
-            Self::Donor => "most",
-        }
-    }
-
     /// Returns how its folders are to be seen by others.
     fn mode(self) -> u32 {
         match self {
@@ -226,7 +218,7 @@ pub fn fill(folder: &Path, flavour: Flavour) -> Result<()> {
     for (name, content, mode) in CONFIGURATION {
         file::save(&configuration.join(name), content.as_bytes(), mode)?;
     }
-    let cmd = Cmd::new(Tool::Mkinitramfs, MAKING).env("SHEATH_MODULES", flavour.modules());
+    let cmd = Cmd::new(Tool::Mkinitramfs, MAKING).env("SHEATH_FLAVOUR", flavour.name());
     let cmd = cmd.arg("-d").arg(&configuration);
     cmd.arg("-o").arg(folder.join("initrd")).arg(&release).run()?;
     let kernel = PathBuf::from(format!("/boot/vmlinuz-{release}"));
