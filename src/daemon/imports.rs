@@ -102,22 +102,21 @@ impl Imports {
             let publish = request.publish;
             let tell = |progress| drop(events.send(Event::Import(image.clone(), publish, progress)));
             let noted = note(&folder, &image, &request);
-            let outcome =
-                noted.and_then(|starts| {
-                    let ended =
-                        match lend {
-                            Some(lend) => {
-                                let (image, publish) = (image.clone(), request.publish);
-                                let (resumed, words) = (starts > 1, Mutex::new(heard));
-                                Capture { image, lend, publish, watermark, workshop: cache, resumed, words }
-                                    .run(&*live, live.lvm(), &cancel, &mut |progress| tell(progress))
-                            }
-                            None => import(&image, &request, (&folder, watermark)).and_then(|import| {
-                                import.run(live.lvm(), &cancel, &mut |progress| tell(progress))
-                            }),
-                        };
-                    unless_finished_before(ended, starts)
-                });
+            let outcome = noted.and_then(|starts| {
+                let ended = match lend {
+                    Some(lend) => {
+                        let (image, publish) = (image.clone(), request.publish);
+                        let (resumed, words) = (starts > 1, Mutex::new(heard));
+                        Capture { image, lend, publish, watermark, workshop: cache, resumed, words }
+                            .run(&*live, live.lvm(), &cancel, &mut |progress| tell(progress))
+                            .map(|()| None)
+                    }
+                    None => import(&image, &request, (&folder, watermark)).and_then(|import| {
+                        import.run(live.lvm(), &cancel, &mut |progress| tell(progress)).map(Some)
+                    }),
+                };
+                unless_finished_before(ended, starts)
+            });
             // An import takes its folder away itself; one that could not begin, and a capture, have nobody else.
             if !cancel.is_leaving() {
                 Folder::forget(&folder, &image.name);
@@ -127,7 +126,10 @@ impl Imports {
                 return;
             }
             tell(match outcome {
-                Ok(()) => ImportProgress::Done,
+                Ok(found) => {
+                    found.map(|found| events.send(Event::Imported(image.clone(), found)));
+                    ImportProgress::Done
+                }
                 Err(error) => ImportProgress::Failed { error: error.chain(), kind: error.kind() },
             });
         });
@@ -135,9 +137,9 @@ impl Imports {
 }
 
 /// An agent may be killed between the last step of an import and its note's end.
-fn unless_finished_before(ended: Result<()>, starts: u32) -> Result<()> {
+fn unless_finished_before<T>(ended: Result<Option<T>>, starts: u32) -> Result<Option<T>> {
     match ended {
-        Err(error) if error.kind() == Kind::Exists && starts > 1 => Ok(()),
+        Err(error) if error.kind() == Kind::Exists && starts > 1 => Ok(None),
         ended => ended,
     }
 }
@@ -254,9 +256,9 @@ mod tests {
 
     #[test]
     fn an_image_that_is_there_after_a_restart_was_finished_by_the_one_before() {
-        let exists = || Err(Error::new(Kind::Exists, "image 'a' exists"));
+        let exists = || Err::<Option<()>, _>(Error::new(Kind::Exists, "image 'a' exists"));
         assert!(unless_finished_before(exists(), 2).is_ok());
         assert!(unless_finished_before(exists(), 1).is_err());
-        assert!(unless_finished_before(Err(Error::invalid("x")), 2).is_err());
+        assert!(unless_finished_before::<()>(Err(Error::invalid("x")), 2).is_err());
     }
 }

@@ -30,7 +30,7 @@ use crate::{
         },
         lvm::Lvm,
     },
-    model::{Bytes, ImageId, PoolUsage},
+    model::{Bytes, ImageId, Imported, PoolUsage},
     plan::admit,
     status::ImportProgress,
 };
@@ -56,7 +56,7 @@ pub struct Import {
 }
 
 impl Import {
-    /// Runs the import; returns when the image is whole, or when nothing is left of it.
+    /// Runs the import; returns what the source was when the image is whole, or when nothing is left of it.
     ///
     /// `progress` hears of fetching, checking and writing, at most some times a second; the end is the returned value.
     ///
@@ -64,7 +64,12 @@ impl Import {
     /// [`Kind::Exists`] where this image is finished, [`Kind::Full`] where the pool or the folder is,
     /// [`Kind::Invalid`] for an image that is refused, [`Kind::Busy`] for a donor's disk that is in use,
     /// [`Kind::Timeout`] for a source that says nothing, [`Kind::Denied`] when it was cancelled; else what failed.
-    pub fn run(&self, lvm: &Lvm, cancel: &Cancel, progress: &mut dyn FnMut(ImportProgress)) -> Result<()> {
+    pub fn run(
+        &self,
+        lvm: &Lvm,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(ImportProgress),
+    ) -> Result<Imported> {
         let attempt = || format!("import image '{}' from '{}'", self.image, self.source);
         stop_leftovers(&self.image.name);
         let folder = Folder::make(&self.folder, &self.image.name).map_err(|e| e.while_doing(attempt()))?;
@@ -89,7 +94,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn run(&mut self) -> Result<()> {
+    fn run(&mut self) -> Result<Imported> {
         let image = &self.import.image;
         let (looked, pool) = (Instant::now(), self.admit(Bytes(0))?);
         let expected = self.expected()?;
@@ -106,12 +111,28 @@ impl Job<'_> {
             Screened::Packed { .. } => LARGEST,
         };
         let device = self.lvm.create_image(image, Bytes(size.0 + SEED_ROOM.0))?;
-        self.fill(&device, found, pool).inspect_err(|error| {
+        let unpacked = self.fill(&device, found, pool).inspect_err(|error| {
             // Should this fail too, the tag says that it is half-made, and the next import of the name removes it.
             if !self.watch.leaves(error) {
                 let _ = self.lvm.remove_image(image);
             }
-        })
+        })?;
+        Ok(self.imported(found, unpacked.unwrap_or(size), &expected))
+    }
+
+    /// Returns what the source was. It is read once: its checksum is known where it was compared with one.
+    fn imported(&self, found: Screened, size: Bytes, compared: &[Checksum]) -> Imported {
+        let format = match found {
+            Screened::Disk { format, .. } => format.to_string(),
+            Screened::Packed { packing, .. } => format!("raw.{packing}"),
+        };
+        let sha256 = compared.iter().find(|checksum| checksum.algorithm() == Algorithm::Sha256);
+        Imported {
+            source: self.import.source.to_string(),
+            format: Some(format),
+            size: Some(size),
+            sha256: sha256.map(ToString::to_string),
+        }
     }
 
     /// Returns the checksums that the file has to have.
@@ -222,8 +243,8 @@ impl Job<'_> {
         serde_json::from_str(&said).map_err(|e| Error::new(Kind::Failed, "read what the image is").because(e))
     }
 
-    /// Writes the image to its volume and finishes it.
-    fn fill(&mut self, device: &Path, found: Screened, pool: PoolUsage) -> Result<()> {
+    /// Writes the image to its volume and finishes it; returns the size of what was packed.
+    fn fill(&mut self, device: &Path, found: Screened, pool: PoolUsage) -> Result<Option<Bytes>> {
         let unpacked = self.convert(device, found, pool)?;
         if let Some(size) = unpacked {
             self.lvm.cut_image(&self.import.image, Bytes(size.0 + SEED_ROOM.0))?;
@@ -232,7 +253,7 @@ impl Job<'_> {
         self.watch.check()?;
         self.lvm.finish_image(&self.import.image, self.import.publish)?;
         // The last step takes tenths of a second: who cancelled meanwhile was told that nothing stays.
-        self.watch.check()
+        self.watch.check().map(|()| unpacked)
     }
 
     /// Writes the image to the device, watching the pool; returns the size of what was packed.

@@ -57,10 +57,10 @@ pub enum Origin {
 pub struct Imported {
     /// The source for people: never with a password in it.
     pub source: String,
-    /// The source's format: `raw`, `qcow2`, …
+    /// The source's format: `raw`, `qcow2`, …; `raw.xz` for a raw disk that was packed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
-    /// How many bytes the source had.
+    /// How large the disk in it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<Bytes>,
     /// The SHA-256 of the source's bytes as they were read, in hex: what a publisher's checksum file has. Not of the

@@ -17,7 +17,7 @@ use sheath::{
     error::{Kind, Result},
     host::lvm::Lvm,
     image::{Cancel, Check, Import, STALL},
-    model::{Bytes, ImageId, ImageName, Role, Volume},
+    model::{Bytes, ImageId, ImageName, Imported, Role, Volume},
     status::ImportProgress,
 };
 
@@ -97,19 +97,19 @@ impl Lab {
         }
     }
 
-    pub(crate) fn import(&self, name: &str, source: &str) -> (Result<()>, Vec<ImportProgress>) {
+    pub(crate) fn import(&self, name: &str, source: &str) -> (Result<Imported>, Vec<ImportProgress>) {
         self.run(&self.order(name, source))
     }
 
     pub(crate) fn checked(&self, name: &str, source: &str, checks: Vec<Check>) -> Result<()> {
-        self.run(&Import { checks, ..self.order(name, source) }).0
+        self.run(&Import { checks, ..self.order(name, source) }).0.map(drop)
     }
 
-    pub(crate) fn run(&self, import: &Import) -> (Result<()>, Vec<ImportProgress>) {
+    pub(crate) fn run(&self, import: &Import) -> (Result<Imported>, Vec<ImportProgress>) {
         self.run_in(pool(), import)
     }
 
-    pub(crate) fn run_in(&self, pool: &Lvm, import: &Import) -> (Result<()>, Vec<ImportProgress>) {
+    pub(crate) fn run_in(&self, pool: &Lvm, import: &Import) -> (Result<Imported>, Vec<ImportProgress>) {
         let mut heard = vec![];
         let result = import.run(pool, &Cancel::default(), &mut |progress| heard.push(progress));
         self.assert_clean(&import.image.name);
@@ -157,7 +157,7 @@ pub(crate) fn assert_imported(name: &str) {
 }
 
 #[track_caller]
-pub(crate) fn assert_refused(result: Result<()>, name: &str, kind: Kind, why: &str) {
+pub(crate) fn assert_refused<T: std::fmt::Debug>(result: Result<T>, name: &str, kind: Kind, why: &str) {
     let error = result.expect_err("it is refused");
     assert_eq!(error.kind(), kind, "{}", error.chain());
     assert!(error.chain().contains(why), "{}", error.chain());
@@ -172,7 +172,9 @@ fn vm_import_takes_raw_and_qcow2_files_readable_or_not() {
     for (name, file, mode) in [("a-raw", "disk.raw", 0o644), ("a-qcow2", "disk.qcow2", 0o600)] {
         fs::set_permissions(lab.path(file), Permissions::from_mode(mode)).unwrap();
         let (result, heard) = lab.import(name, &lab.text(file));
-        result.map_err(|e| e.chain()).unwrap();
+        let Imported { format, size, sha256, .. } = result.map_err(|e| e.chain()).unwrap();
+        assert_eq!((format.as_deref(), sha256), (name.strip_prefix("a-"), None));
+        assert_eq!(size.map(|size| size.0), Some(lab.path("disk.raw").metadata().unwrap().len()));
         let last = heard.last();
         assert!(matches!(last, Some(ImportProgress::Writing { permyriad: 10_000, .. })), "{heard:?}");
         assert_imported(name);

@@ -41,6 +41,8 @@ pub(super) struct Imports {
     pub(super) captures: BTreeMap<ImageName, Capture>,
     /// Those that somebody has cancelled.
     cancelled: BTreeSet<ImageName>,
+    /// What the sources of those that are whole were.
+    found: BTreeMap<ImageName, Imported>,
 }
 
 impl Core {
@@ -137,11 +139,17 @@ impl Core {
         self.imports.insert(image.name.clone(), Import { image, progress });
     }
 
+    /// Notes what a source was, for the manifest.
+    pub(super) fn on_imported(&mut self, image: ImageId, found: Imported) {
+        self.asked.found.insert(image.name, found);
+    }
+
     /// Forgets what was asked for; returns whether somebody has cancelled it.
     fn end_import(&mut self, name: &ImageName) -> bool {
         self.asked.requests.remove(name);
         self.asked.captures.remove(name);
         self.asked.whole.remove(name);
+        self.asked.found.remove(name);
         self.asked.cancelled.remove(name)
     }
 
@@ -175,10 +183,9 @@ impl Core {
     /// Writes down what was imported.
     fn keep_import(&mut self, image: &ImageId) {
         let Some(request) = self.asked.requests.get(&image.name) else { return };
-        // A password in the source is not shown.
-        let source = request.source.parse::<Source>().map(|source| source.to_string()).unwrap_or_default();
-        let sha256 = request.sha256.clone();
-        let origin = Origin::Import(Imported { source, format: None, size: None, sha256 });
+        // An agent that was killed at its end has seen it, and this one has not.
+        let found = self.asked.found.get(&image.name).cloned();
+        let origin = Origin::Import(found.unwrap_or_else(|| asked_for(request)));
         let (now, published) = (self.now(), request.publish);
         let mut manifest = Manifest::new(image.clone(), now, origin);
         manifest.unproved = published.then_some(now);
@@ -199,4 +206,13 @@ impl Core {
         self.journal.tell_image(kind, &image.name, &text);
         self.imports.insert(image.name.clone(), Import { image, progress });
     }
+}
+
+/// Returns what is known of a source before it is looked at.
+fn asked_for(request: &ImportRequest) -> Imported {
+    // A password in the source is not shown.
+    let source = request.source.parse::<Source>().map(|source| source.to_string()).unwrap_or_default();
+    // The same option takes a SHA-512.
+    let sha256 = request.sha256.clone().filter(|digits| digits.len() == 64);
+    Imported { source, format: None, size: None, sha256 }
 }

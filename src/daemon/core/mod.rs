@@ -52,7 +52,7 @@ use crate::{
     error::{Error, Result},
     host::{Host, file},
     image::Lend,
-    model::{BladeId, Bytes, DonorWord, ImageId, ImageName},
+    model::{BladeId, Bytes, DonorWord, ImageId, ImageName, Imported},
     observed::{Session, Volumes},
     policy::{self, chassis::ServiceFile},
     roster::{Presence, Roster, Saved},
@@ -78,6 +78,8 @@ pub enum Event {
     Tick,
     /// The work on an image goes on.
     Work(ImageId, WorkNews),
+    /// What was imported is like this; that the import is over comes after it.
+    Imported(ImageId, Imported),
 }
 
 /// What is to happen with an import.
@@ -266,6 +268,7 @@ impl Core {
             Event::Import(image, publish, progress) => self.on_import(image, publish, progress),
             Event::Tick => self.on_tick(),
             Event::Work(image, news) => self.on_work(&image, news),
+            Event::Imported(image, found) => self.on_imported(image, found),
         }
         self.save();
     }

@@ -529,3 +529,41 @@ fn a_proofs_log_is_shown_as_long_as_its_image_is_there() {
     bench.settle();
     assert!(!path.exists(), "another image may come to have its name");
 }
+
+#[test]
+fn what_a_source_was_stands_in_the_manifest_and_what_was_asked_for_where_nobody_saw_it() {
+    let mut bench = Bench::new(sample::config());
+    let import = |bench: &mut Bench, found: Option<crate::model::Imported>| {
+        let request = ImportRequest {
+            name: "web".parse().unwrap(),
+            source: "/srv/web.vmdk".into(),
+            publish: false,
+            sha256: Some("ab".repeat(64)),
+            checksum: None,
+            unproved: false,
+        };
+        bench.operate(Request::Import(request)).unwrap();
+        let image = bench.core.imports[&"web".parse::<ImageName>().unwrap()].image.clone();
+        bench.host.run(&Step::CreateImage { image: image.clone(), size: Bytes::gib(2) }).unwrap();
+        bench.host.run(&Step::FinishImage { image: image.clone(), published: false }).unwrap();
+        if let Some(found) = found {
+            bench.core.handle(Event::Imported(image.clone(), found));
+        }
+        bench.core.handle(Event::Import(image.clone(), false, ImportProgress::Done));
+        bench.settle();
+        match detail(bench, &image.to_string()).unwrap().manifest.unwrap().origin {
+            crate::model::Origin::Import(imported) => imported,
+            other => panic!("not imported: {other:?}"),
+        }
+    };
+    let found = crate::model::Imported {
+        source: "/srv/web.vmdk".into(),
+        format: Some("vmdk".into()),
+        size: Some(Bytes::gib(2)),
+        sha256: Some("cd".repeat(32)),
+    };
+    assert_eq!(import(&mut bench, Some(found.clone())), found);
+    let unseen = import(&mut bench, None);
+    assert_eq!((unseen.format, unseen.size), (None, None), "what the version before was is not this one's");
+    assert_eq!(unseen.sha256, None, "a SHA-512 is none");
+}
