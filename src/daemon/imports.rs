@@ -127,7 +127,9 @@ impl Imports {
             }
             tell(match outcome {
                 Ok(found) => {
-                    found.map(|found| events.send(Event::Imported(image.clone(), found)));
+                    if let Some(found) = found {
+                        let _ = events.send(Event::Imported(image.clone(), found));
+                    }
                     ImportProgress::Done
                 }
                 Err(error) => ImportProgress::Failed { error: error.chain(), kind: error.kind() },

@@ -35,7 +35,8 @@ struct Row {
 }
 
 impl Lvm {
-    /// Returns how much of the pool each thin volume takes, ours or not.
+    /// Returns how much of the pool each thin volume takes, ours or not; nothing while none of its volumes is active: the
+    /// kernel does not have the pool then.
     ///
     /// # Errors
     /// [`Kind::Busy`] where they are being counted already, or somebody else holds a snapshot of the pool's metadata; else
@@ -43,6 +44,9 @@ impl Lvm {
     pub fn space(&self) -> Result<BTreeMap<LvName, Space>> {
         let busy = "count the pool's blocks: they are being counted already";
         let Ok(_counting) = self.counting.try_lock() else { return Err(Error::new(Kind::Busy, busy)) };
+        if !PathBuf::from("/dev/mapper").join(self.pool_part("-tpool")).exists() {
+            return Ok(BTreeMap::new());
+        }
         let args = report::args(COLUMNS).into_iter().chain([self.vg.as_str()]);
         let json = self.turn().run("lvs", args)?;
         let held = Held::of(self)?;

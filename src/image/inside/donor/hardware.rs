@@ -91,8 +91,14 @@ impl Block {
     }
 }
 
+/// Where iscsistart keeps what it learns, and its lock.
+const INITIATOR: [&str; 2] = ["/var/lib/iscsi", "/run/lock/iscsi"];
+
 /// Loads the drivers of everything that the kernel has found, buses first: what is behind one shows when its driver is there.
 pub(super) fn prepare() -> Result<()> {
+    for folder in INITIATOR {
+        fs::create_dir_all(folder).attempt(|| format!("make '{folder}'"))?;
+    }
     let mut known = BTreeSet::new();
     for _ in 0..3 {
         let mut found = BTreeSet::new();

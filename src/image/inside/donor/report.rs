@@ -94,11 +94,20 @@ impl Report {
         let mut cmd =
             Cmd::new(Tool::Curl, LONG).args(["--silent", "--get", "--write-out", "\\n%{http_code}"]);
         for (name, value) in words.iter().chain(&[("mac", self.mac.as_str())]) {
-            cmd = cmd.args(["--data-urlencode", &format!("{name}={value}")]);
+            cmd = cmd.args(["--data", &format!("{name}={}", encoded(value))]);
         }
         let said = cmd.arg(&self.url).run().map(|output| output.stdout).unwrap_or_default();
         heard(&String::from_utf8_lossy(&said))
     }
+}
+
+/// Returns the text as it can stand in a URL. curl's own way writes a space as a plus sign, which is one to the appliance.
+fn encoded(text: &str) -> String {
+    let one = |byte: u8| match byte {
+        byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(one).collect()
 }
 
 /// Returns what an answer means: its text, and its status in the last line.
@@ -113,6 +122,11 @@ fn heard(said: &str) -> Heard {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_cross_a_url() {
+        assert_eq!(encoded("a+b c/ä&1"), "a%2Bb%20c%2F%C3%A4%261");
+    }
 
     #[test]
     fn only_the_appliances_own_refusal_ends_a_capture() {
