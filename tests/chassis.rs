@@ -7,6 +7,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a proof that fails ends the test where it stands")]
 
+#[path = "chassis/captured.rs"]
+mod captured;
 #[path = "chassis/promoted.rs"]
 mod promoted;
 
@@ -42,6 +44,7 @@ const PROMISES: &[Promise] = &[
     ("set-up refuses a disk that holds something, naming it", setup_refuses_a_used_disk),
     ("set-up makes a working appliance, and finds nothing to do when run again", sets_up),
     ("an image is imported and published", imports),
+    ("a capture is ordered, and waits for its donor while others work", captured::is_ordered),
     ("a blade is known, with slot and MAC, within a second of its first frame", sees_a_blade),
     ("a BIOS blade is prompted, installed, restarted, and boots its own disk", boots_bios),
     ("inside the blade: its name, a grown root, the initiator name we gave", looks_inside),
@@ -60,7 +63,10 @@ const PROMISES: &[Promise] = &[
     ),
     ("a UEFI blade is prompted, installed from it, restarted, and boots its own disk", boots_uefi),
     ("it has what was changed by hand, and no identity of the other blade", differs),
-    ("the disk of a running server becomes an image over the network, and is only read", captures),
+    (
+        "the disk of a server in a slot becomes an image over the network, and is only read",
+        captured::captures,
+    ),
     ("a pool whose disk appears late brings its blades' targets up then", brings_a_late_pool_up),
     ("a slot's port that is plugged in later becomes a port of the chassis", takes_a_hot_plugged_port),
     ("a faulty configuration is refused as a whole, and the old one stays", refuses_a_faulty_configuration),
@@ -316,45 +322,6 @@ fn reboots_after_lost_state(story: &mut Story) {
 }
 
 /// As after a boot of the appliance on which the pool's disk takes its time.
-/// What the donor's disk looks like from outside, and what is on it.
-const COMPARE: &str =
-    "qemu-nbd --version > /dev/null; sfdisk -d /dev/sheath/sheath-img-captured 2>&1 | head -20";
-
-/// A server that has its own disk (the golden image, as somebody might have installed it) is plugged into slot 4.
-fn captures(story: &mut Story) {
-    let image = sheath_lab::images::golden(&story.stage.lab).unwrap();
-    let spec = Spec::new(4, Firmware::Bios).with_disk(&image);
-    let begin = Instant::now();
-    let capture = format!("sheath image capture 4 captured --disk {} --no-wait", spec.disk_serial());
-    story.run(&capture);
-    let waits = |story: &mut Story, state: &str| {
-        let images = story.stage.sheath("images").ok()?;
-        let found = images.as_array()?.iter().find(|image| image["image"] == "captured@1")?;
-        (found["progress"]["state"] == state).then_some(())
-    };
-    until("the donor's Linux to be made", secs(600), || waits(story, "awaiting")).unwrap();
-    done("   the donor's Linux is made", begin.elapsed());
-    let mut donor = Blade::power_on(&story.stage.lab, spec).unwrap();
-    story.stage.appliance.plug(4).unwrap();
-    let at = donor.console().expect("becomes image captured@1", MENU_BOUND).unwrap();
-    done("   the donor is told", at);
-    let at = donor.console().expect("sheath: copying", BOOT_BOUND).unwrap();
-    done("   the donor's Linux copies", at);
-    until("the copy", secs(60), || waits(story, "writing")).unwrap();
-    let at = donor.console().expect("the disk is copied and verified", BOOT_BOUND).unwrap();
-    done("   copied and verified", at);
-    let listed = |story: &mut Story| {
-        let images = story.stage.sheath("images").ok()?;
-        let found = images.as_array()?.iter().find(|image| image["image"] == "captured@1")?.clone();
-        (found["progress"] == serde_json::Value::Null).then_some(found)
-    };
-    let found = until("the image", secs(120), || listed(story)).unwrap();
-    assert_eq!(found["published"], false, "{found}");
-    until("the donor to switch itself off", secs(120), || (!donor.is_on()).then_some(())).unwrap();
-    assert!(!story.run("targetcli ls /iscsi 1").contains("02"), "its target is gone");
-    assert_eq!(story.run(COMPARE), "");
-}
-
 fn brings_a_late_pool_up(story: &mut Story) {
     let targets = "grep -l 1 /sys/kernel/config/target/iscsi/iqn*/tpgt_1/enable | wc -l";
     let before = story.run(targets);
