@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Kind, Result},
     host::{file, live::Live},
     image::{Cancel, Capture, Check, Folder, Import, Lend, STALL},
-    model::{DonorWord, ImageId, ImageName},
+    model::{DonorWord, ImageId, ImageName, NetDonor},
     status::ImportProgress,
 };
 
@@ -75,7 +75,9 @@ impl Imports {
     pub(super) fn order(&self, order: ImportOrder) {
         match order {
             ImportOrder::Start(image, request) => self.start(image, request, None),
-            ImportOrder::Capture(image, request, lend) => self.start(image, request, Some(lend)),
+            ImportOrder::Capture(image, request, donor, lend) => {
+                self.start(image, request, Some((donor, lend)))
+            }
             ImportOrder::Word(name, word) => {
                 if let Some(words) = self.running.lock().get(&name).and_then(|one| one.words.as_ref()) {
                     // One that has just ended hears no more.
@@ -91,7 +93,7 @@ impl Imports {
     }
 
     /// Starts an import on a thread of its own: it lasts minutes.
-    fn start(&self, image: ImageId, request: ImportRequest, lend: Option<Lend>) {
+    fn start(&self, image: ImageId, request: ImportRequest, lend: Option<(NetDonor, Lend)>) {
         let (live, events, running) = (self.live.clone(), self.events.clone(), self.running.clone());
         let (folder, watermark, cancel) = (self.folder.clone(), self.watermark, Cancel::default());
         let (words, heard) = mpsc::channel();
@@ -104,12 +106,12 @@ impl Imports {
             let noted = note(&folder, &image, &request);
             let outcome = noted.and_then(|starts| {
                 let ended = match lend {
-                    Some(lend) => {
+                    Some((donor, lend)) => {
                         let (image, publish) = (image.clone(), request.publish);
                         let (resumed, words) = (starts > 1, Mutex::new(heard));
-                        Capture { image, lend, publish, watermark, workshop: cache, resumed, words }
+                        Capture { image, donor, lend, publish, watermark, workshop: cache, resumed, words }
                             .run(&*live, live.lvm(), &cancel, &mut |progress| tell(progress))
-                            .map(|()| None)
+                            .map(Some)
                     }
                     None => import(&image, &request, (&folder, watermark)).and_then(|import| {
                         import.run(live.lvm(), &cancel, &mut |progress| tell(progress)).map(Some)

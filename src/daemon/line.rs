@@ -131,7 +131,7 @@ fn machine(args: &Args, config: &Config, events: &mpsc::Sender<Event>, running: 
 }
 
 fn refuse(order: ImportOrder, events: &mpsc::Sender<Event>) {
-    let (ImportOrder::Start(image, request) | ImportOrder::Capture(image, request, _)) = order else {
+    let (ImportOrder::Start(image, request) | ImportOrder::Capture(image, request, ..)) = order else {
         return;
     };
     let error = format!("import image '{image}': a simulated machine imports no images");

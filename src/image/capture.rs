@@ -33,7 +33,7 @@ use crate::{
         },
         lvm::Lvm,
     },
-    model::{Bytes, DonorWord, ImageId, PoolUsage, Slot, VolumeState},
+    model::{Bytes, DonorWord, ImageId, Imported, NetDonor, PoolUsage, VolumeState},
     plan::Step,
     status::ImportProgress,
 };
@@ -47,8 +47,6 @@ const SILENCE: Duration = Duration::from_secs(900);
 /// What the donor is lent, decided by policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lend {
-    /// Where the donor is.
-    pub slot: Slot,
     /// What serves the image's volume to it.
     pub serve: Vec<Step>,
     /// What ends that again, whatever of it is there.
@@ -60,7 +58,9 @@ pub struct Lend {
 pub struct Capture {
     /// The image.
     pub image: ImageId,
-    /// What the donor is lent.
+    /// Who it is.
+    pub donor: NetDonor,
+    /// What it is lent.
     pub lend: Lend,
     /// Whether the image may be chosen as soon as it is whole.
     pub publish: bool,
@@ -87,34 +87,49 @@ impl Capture {
         lvm: &Lvm,
         cancel: &Cancel,
         progress: &mut dyn FnMut(ImportProgress),
-    ) -> Result<()> {
+    ) -> Result<Imported> {
         let mut watch = Watch::new(cancel, progress);
         let ended = self.capture(host, lvm, &mut watch);
-        if let Err(error) = &ended
-            && !watch.leaves(error)
-        {
-            self.undo(host);
-            // Should this fail too, the tag says that it is half-made, and the agent takes it away.
-            let _ = lvm.remove_image(&self.image);
-        }
-        ended.map_err(|e| e.while_doing(format!("capture image '{}' in slot {}", self.image, self.lend.slot)))
+        let size = ended
+            .map_err(|e| e.while_doing(format!("capture image '{}' from {}", self.image, self.donor)))?;
+        let (source, format) = (self.donor.to_string(), Some("raw".to_owned()));
+        Ok(Imported { source, format, size: Some(size), sha256: None })
     }
 
-    fn capture(&self, host: &dyn Host, lvm: &Lvm, watch: &mut Watch<'_>) -> Result<()> {
+    fn capture(&self, host: &dyn Host, lvm: &Lvm, watch: &mut Watch<'_>) -> Result<Bytes> {
         let pool = look(lvm, self.watermark, Bytes(0))?;
         [Tool::Iscsistart, Tool::Partclone].iter().try_for_each(|tool| tool.check())?;
         Workshop::make(&self.workshop, Flavour::Donor)?;
         watch.check()?;
         let device = self.volume(host, lvm)?;
+        // From here on the volume is ours to take away: before, it may be somebody's finished image.
+        self.fill(host, lvm, (&device, pool), watch).inspect_err(|error| {
+            if !watch.leaves(error) {
+                self.undo(host);
+                // Should this fail too, the tag says that it is half-made, and the agent takes it away.
+                let _ = lvm.remove_image(&self.image);
+            }
+        })
+    }
+
+    /// Lets the donor fill the volume and finishes it; returns the size of the donor's disk.
+    fn fill(
+        &self,
+        host: &dyn Host,
+        lvm: &Lvm,
+        (device, pool): (&Path, PoolUsage),
+        watch: &mut Watch<'_>,
+    ) -> Result<Bytes> {
         self.lend.serve.iter().try_for_each(|step| host.run(step).map(drop))?;
-        watch.awaiting(self.lend.slot)?;
-        let size = self.listen(lvm, &device, pool, watch)?;
+        watch.awaiting(self.donor.slot)?;
+        let size = self.listen(lvm, device, pool, watch)?;
         self.undo(host);
         lvm.cut_image(&self.image, Bytes(size.0 + SEED_ROOM.0))?;
-        gpt::check(&device)?;
+        gpt::check(device)?;
         watch.check()?;
         lvm.finish_image(&self.image, self.publish)?;
-        watch.check()
+        // As for any import: who cancelled meanwhile was told that nothing stays.
+        watch.check().map(|()| size)
     }
 
     /// Returns the image's device: what an earlier agent has begun, or a new one. How large it has to be shows at the end; a

@@ -64,10 +64,10 @@ impl Core {
     ) -> Result<ImportOrder> {
         let export = policy::capture::lend(&self.config, &image, donor.slot)?;
         let undo = policy::capture::undo(&self.config, &image);
-        let lend = Lend { slot: donor.slot, serve: plan::serve(&export), undo };
-        let capture = Capture { donor, image: image.clone(), ready: false };
+        let lend = Lend { serve: plan::serve(&export), undo };
+        let capture = Capture { donor: donor.clone(), image: image.clone(), ready: false };
         self.asked.captures.insert(image.name.clone(), capture);
-        Ok(ImportOrder::Capture(image, request, lend))
+        Ok(ImportOrder::Capture(image, request, donor, lend))
     }
 
     /// Everything that the donor needs is there.

@@ -52,7 +52,7 @@ use crate::{
     error::{Error, Result},
     host::{Host, file},
     image::Lend,
-    model::{BladeId, Bytes, DonorWord, ImageId, ImageName, Imported},
+    model::{BladeId, Bytes, DonorWord, ImageId, ImageName, Imported, NetDonor},
     observed::{Session, Volumes},
     policy::{self, chassis::ServiceFile},
     roster::{Presence, Roster, Saved},
@@ -88,7 +88,7 @@ pub enum ImportOrder {
     /// This version begins.
     Start(ImageId, ImportRequest),
     /// This version begins, from a donor that is lent a target.
-    Capture(ImageId, ImportRequest, Lend),
+    Capture(ImageId, ImportRequest, NetDonor, Lend),
     /// The donor of this family's version says something.
     Word(ImageName, DonorWord),
     /// It ends, and nothing stays of it.

@@ -43,8 +43,8 @@ fn a_machine_is_told_to_copy_its_disk_once_all_is_there_and_what_it_says_is_pass
     bench.plug(1, 3);
     bench.operate(request("web", "slot:3/sda")).unwrap();
     let orders = bench.told_the_importer();
-    let [ImportOrder::Capture(image, _, lend)] = &orders[..] else { panic!("{orders:?}") };
-    assert_eq!((image, lend.slot), (&web(), slot(3)));
+    let [ImportOrder::Capture(image, _, donor, _)] = &orders[..] else { panic!("{orders:?}") };
+    assert_eq!((image, donor.slot), (&web(), slot(3)));
     assert!(matches!(bench.ask(1, Ask::Start), Answer::Wait { .. }), "nothing is there yet");
     bench.capture_is_ready();
     let Answer::Capture(told) = bench.ask(1, Ask::Start) else { panic!("not told") };
