@@ -68,9 +68,8 @@ const CUTTING: [Edit; 6] = [
     }),
     ("removed", |rig| {
         rig.write("tpgt_1/enable", "0");
-        // It is put together again while it is taken apart.
-        let _ = rig.lio.remove_target(&rig.wish.target);
-        let _ = rig.lio.remove_backstore(rig.wish.backstore.volume);
+        said(rig.lio.remove_target(&rig.wish.target));
+        said(rig.lio.remove_backstore(rig.wish.backstore.volume));
     }),
 ];
 
@@ -79,7 +78,9 @@ const CUTTING: [Edit; 6] = [
 fn repaired(line: &Line, rig: &Rig, (told, edit): Edit) -> Duration {
     let events = line.drift_events();
     let begin = Instant::now();
+    let hands = line.hands_off();
     edit(rig);
+    drop(hands);
     let edited = begin.elapsed();
     while !rig.is_right() {
         assert!(begin.elapsed() < PATIENCE, "{told}: not within {PATIENCE:?}, after:\n{}", line.recent());
@@ -173,8 +174,10 @@ fn vm_drift_of_our_own_doing_leads_to_no_circles() {
     let rigs = Rig::several(3);
     let line = Line::start(&rigs, "repair");
     // A whole export made anew: some thirty touches of our own.
+    let hands = line.hands_off();
     said(rigs[1].lio.disable(&rigs[1].wish.target));
     said(rigs[1].lio.remove_target(&rigs[1].wish.target));
+    drop(hands);
     wait_for("the target", || rigs[1].is_right().then_some(()));
     line.quiet();
     let (looks, events) = (line.looks(), line.drift_events());

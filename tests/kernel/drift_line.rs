@@ -6,7 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, RwLock, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
@@ -238,6 +238,14 @@ impl Line {
         }
     }
 
+    /// Keeps the line's hands off LIO until the guard is dropped: it neither looks at an export nor changes one.
+    ///
+    /// For an edit of several system calls. The line is there within tenths of a second, which is sooner than a slow machine
+    /// has done them all; what it had put back by then would be in the way of the rest.
+    pub(crate) fn hands_off(&self) -> RwLockWriteGuard<'_, ()> {
+        self.machine.hands.write().unwrap()
+    }
+
     /// Returns how often an export was looked at.
     pub(crate) fn looks(&self) -> usize {
         self.machine.looks.load(Ordering::Relaxed)
@@ -350,6 +358,8 @@ struct Machine {
     volumes: Volumes,
     told: Mutex<BTreeMap<VolumeId, BTreeMap<String, String>>>,
     looks: AtomicUsize,
+    /// Held while somebody else's hands are at LIO.
+    hands: RwLock<()>,
 }
 
 impl Machine {
@@ -360,6 +370,7 @@ impl Machine {
             volumes: Volumes { volumes, ..Volumes::default() },
             told: Mutex::default(),
             looks: AtomicUsize::new(0),
+            hands: RwLock::default(),
         }
     }
 }
@@ -370,6 +381,7 @@ impl Host for Machine {
     }
 
     fn export(&self, target: &Iqn, volume: VolumeId) -> Result<ObservedExport> {
+        let _ours = self.hands.read();
         self.looks.fetch_add(1, Ordering::Relaxed);
         let properties = self.told.lock().unwrap().get(&volume).cloned().unwrap_or_default();
         Ok(ObservedExport { properties, ..self.lio.export(target, volume)? })
@@ -392,7 +404,7 @@ impl Host for Machine {
     }
 
     fn run(&self, step: &Step) -> Result<Changed> {
-        let lio = &self.lio;
+        let (lio, _ours) = (&self.lio, self.hands.read());
         match step {
             Step::Backstore { backstore } => lio.backstore(backstore),
             Step::Target { target } => lio.target(target),

@@ -6,13 +6,14 @@ use std::{fs, os::unix::fs::symlink, path::Path};
 use sheath::{
     error::Kind,
     host::ObservedExport,
-    model::{Backstore, Chap, NopIn},
+    model::{Backstore, Bytes, Chap, NopIn},
     plan::Changed,
 };
 
 use crate::{
-    blade::{Blade, MIB, PREFIX, ROOT, all_already_true, said},
+    blade::{Blade, MIB, PREFIX, ROOT, all_already_true, lio, said},
     guest::{Disk, alone, run},
+    lvm::{image_in, pool},
 };
 
 #[test]
@@ -181,4 +182,26 @@ fn vm_a_volume_that_moved_gets_a_new_backstore_unless_it_is_exported() {
 /// Returns every folder and link below a path, and what its `enable` and `attrib` files read.
 fn tree(path: &str) -> String {
     run("sh", &["-c", &format!("cd '{path}' && find . | sort && grep -r . enable attrib param")]).unwrap()
+}
+
+#[test]
+#[ignore = "needs root and LIO in a guest: the lab runs it there"]
+fn vm_a_test_that_fails_leaves_nothing_to_the_next() {
+    let failed = std::panic::catch_unwind(|| {
+        let _alone = alone();
+        let blade = Blade::new(9);
+        blade.make();
+        let image = image_in(pool(), "failed", Bytes::mib(16), 1);
+        // Nobody logs out, either.
+        std::mem::forget(blade.login());
+        panic!("as a test fails that has made all of '{image}'");
+    });
+    assert!(failed.is_err());
+    assert!(!said(lio().targets()).is_empty(), "nothing was there to be left");
+    let _alone = alone();
+    assert_eq!(said(lio().targets()), []);
+    assert!(pool().volumes().unwrap().volumes.is_empty());
+    let cores = fs::read_dir(Path::new(ROOT).join("core")).unwrap().flatten();
+    let left: Vec<_> = cores.map(|core| core.file_name()).filter(|name| name != "alua").collect();
+    assert!(left.is_empty(), "{left:?}");
 }
