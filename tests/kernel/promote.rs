@@ -17,7 +17,10 @@ use nix::{
 };
 use sheath::{
     error::Kind,
-    host::disk::{cidata::write_seed, gpt},
+    host::{
+        disk::{cidata::write_seed, gpt},
+        lvm::Lvm,
+    },
     model::{
         BladeId, Bytes, DiskGuid, ExtraPartition, ImageId, Layout, PartitionKind, Role, Seed, Tag, Volume,
         VolumeId, VolumeState,
@@ -26,6 +29,7 @@ use sheath::{
 };
 
 use crate::{
+    blade::said,
     guest::alone,
     lvm::{VG, image_in, pool, sh},
 };
@@ -287,6 +291,106 @@ fn vm_a_promotion_killed_with_lvm_itself_at_any_moment_can_be_done_again() {
         pool().remove_image(&image).unwrap();
     }
     println!("left after kills at tenths of {whole:?}: {left:?}");
+    pool().remove(DISK).unwrap();
+    pool().remove_image(&golden).unwrap();
+}
+
+/// A snapshot as the agent makes it.
+fn snapshot(image: &ImageId) -> String {
+    let config = "backup { backup=0 archive=0 } activation { monitoring=0 }";
+    let (lv, disk) = (image.lv_name(), DISK.lv_name());
+    format!("lvm lvcreate -y --config '{config}' -s -ky -an -pr -n {lv} --addtag {} {VG}/{disk}", Tag::Making)
+}
+
+/// Returns which of LVM's system calls comes when the disk is suspended and the pool not told, told half, and told.
+fn moments(image: &ImageId) -> [usize; 3] {
+    sh(&format!("strace -f -e trace=ioctl -o /run/trace {}", snapshot(image)));
+    pool().remove_image(image).unwrap();
+    let trace = std::fs::read_to_string("/run/trace").unwrap();
+    let calls = (1..).zip(trace.lines().filter(|line| line.contains("ioctl(")));
+    let mut messages = calls.filter(|(_, line)| line.contains("DM_TARGET_MSG")).map(|(nth, _)| nth);
+    let (create, end) = (messages.next().unwrap(), messages.next().unwrap());
+    [create, end, end + 1]
+}
+
+/// Makes the snapshot, and has LVM killed as it enters its nth call.
+fn kill_at(nth: usize, image: &ImageId) {
+    let inject = format!("-e trace=ioctl -e inject=ioctl:signal=KILL:when={nth}");
+    sh(&format!("strace -f -o /dev/null {inject} {}", snapshot(image)));
+    assert_eq!(state(image), Some(VolumeState::Making));
+    assert_eq!(suspended(), format!("{VG}-{}\n", DISK.lv_name().as_str().replace('-', "--")));
+}
+
+fn suspended() -> String {
+    sh("dmsetup info -c --noheadings -o name,suspended | sed -n 's/:Suspended//p'")
+}
+
+/// Returns LVM's number of the pool's transactions, and the kernel's.
+fn transactions() -> (String, String) {
+    let lvm = sh(&format!("lvs --noheadings -o transaction_id {VG}/pool"));
+    let kernel = sh(&format!("dmsetup status {VG}-pool-tpool | cut -d' ' -f4"));
+    (lvm.trim().to_owned(), kernel.trim().to_owned())
+}
+
+fn assert_sound(killed: &str) {
+    let (lvm, kernel) = transactions();
+    assert_eq!((lvm.as_str(), suspended().as_str()), (kernel.as_str(), ""), "{killed}");
+}
+
+#[test]
+#[ignore = "needs root and device-mapper in a guest: the lab runs it there"]
+fn vm_a_pool_is_sound_after_lvm_was_killed_at_its_worst_moments() {
+    let _alone = alone();
+    let golden = image_in(pool(), "worst", Bytes::mib(32), 1);
+    let [image, other] = ["worst@2", "worst@3"].map(|name| name.parse::<ImageId>().unwrap());
+    disk_of(&golden, DISK, 1);
+    let device = pool().device(&DISK.lv_name());
+    for (nth, killed) in moments(&image).into_iter().zip(["not told", "told half", "told"]) {
+        kill_at(nth, &image);
+        // What is half-made is found by who makes it again.
+        assert_eq!(said(pool().promote(&image, DISK)), Changed::Changed, "{killed}");
+        assert_sound(killed);
+        write(&device, 24 << 20, &[0xd4; 4096]);
+        pool().remove_image(&image).unwrap();
+
+        kill_at(nth, &image);
+        // An agent that has just started does not know of it.
+        let agent = Lvm::new(VG.parse().unwrap(), "pool".parse().unwrap());
+        assert_eq!(said(agent.promote(&other, DISK)), Changed::Changed, "{killed}, unknown");
+        assert_sound(killed);
+        write(&device, 24 << 20, &[0xd5; 4096]);
+        pool().remove_image(&other).unwrap();
+        pool().remove_image(&image).unwrap();
+        assert_sound(killed);
+    }
+    pool().remove(DISK).unwrap();
+    pool().remove_image(&golden).unwrap();
+}
+
+#[test]
+#[ignore = "needs root and device-mapper in a guest: the lab runs it there"]
+fn vm_a_pool_that_lvm_is_ahead_of_is_told_and_mended_as_it_is_told() {
+    let _alone = alone();
+    let golden = image_in(pool(), "ahead", Bytes::mib(32), 1);
+    let image: ImageId = "ahead@2".parse().unwrap();
+    disk_of(&golden, DISK, 1);
+    let (_, kernel) = transactions();
+    let set = |to: u64| {
+        let pools = "/type = \"thin-pool\"/,/chunk_size/";
+        let edit = format!("{pools} s/transaction_id = [0-9]*/transaction_id = {to}/");
+        let file = format!("/root/{VG}.lvm");
+        sh(&format!(
+            "vgcfgbackup -f {file} {VG} && sed -i '{edit}' {file} && vgcfgrestore --yes --force -f {file} {VG}"
+        ))
+    };
+    let kernel: u64 = kernel.parse().unwrap();
+    set(kernel + 1);
+    let told = pool().promote(&image, DISK).unwrap_err().to_string();
+    assert!(told.contains(&format!("set transaction_id of 'pool' in /root/{VG}.lvm to {kernel}")), "{told}");
+    let mended = set(kernel);
+    assert_eq!(said(pool().promote(&image, DISK)), Changed::Changed, "{mended}");
+    assert_sound("mended");
+    pool().remove_image(&image).unwrap();
     pool().remove(DISK).unwrap();
     pool().remove_image(&golden).unwrap();
 }

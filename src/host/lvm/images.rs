@@ -33,6 +33,7 @@ impl Lvm {
             if !row.tags().contains(&Tag::Making) {
                 return Err(Error::new(Kind::Exists, format!("image '{image}' exists")));
             }
+            turn.settle()?;
             turn.remove(&lv)?;
         }
         let (size, making) = (format!("{}b", size.0), Tag::Making.to_string());
@@ -71,7 +72,9 @@ impl Lvm {
         let Err(error) = turn.freeze(volume, &lv) else { return Ok(Changed::Changed) };
         match turn.rows()?.find(&lv) {
             // A left-over of a crash is of another moment, or of none: the pool may not have noted it.
+            // Whoever made it was killed, and may have left the clone itself suspended.
             Some(row) if row.tags().contains(&Tag::Making) => {
+                turn.settle()?;
                 turn.remove(&lv)?;
                 turn.freeze(volume, &lv).map(|()| Changed::Changed)
             }

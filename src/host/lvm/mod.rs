@@ -6,6 +6,7 @@
 //! images   golden images: create, promote, finish, publish, remove
 //! pool     the pool itself: physical volume, group, thin pool, and whether it has room
 //! space    how much of the pool each volume takes, and shares with none
+//! transaction  what a killed command leaves in the pool
 //! ```
 //!
 //! All commands of a volume group go through one queue: LVM locks the group anyway, and a step of several commands is
@@ -19,10 +20,14 @@ mod images;
 mod pool;
 mod report;
 mod space;
+mod transaction;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -59,6 +64,8 @@ pub struct Lvm {
     vg: VgName,
     thinpool: LvName,
     queue: Mutex<()>,
+    /// Whether nothing can be left of a command that was killed: looked at before our first change, and after a kill.
+    settled: AtomicBool,
     /// Held while the pool's blocks are counted.
     counting: Mutex<()>,
 }
@@ -72,7 +79,13 @@ struct Turn<'a> {
 impl Lvm {
     /// Returns the door to this volume group and its pool. Nothing is looked at yet.
     pub fn new(vg: VgName, thinpool: LvName) -> Self {
-        Self { vg, thinpool, queue: Mutex::new(()), counting: Mutex::new(()) }
+        Self {
+            vg,
+            thinpool,
+            queue: Mutex::default(),
+            settled: AtomicBool::new(false),
+            counting: Mutex::default(),
+        }
     }
 
     /// Returns the path of a volume's device.
@@ -115,8 +128,29 @@ impl Lvm {
 }
 
 impl Turn<'_> {
-    /// Runs one LVM command and returns its standard output.
+    /// Runs one LVM command and returns its standard output, once what a killed one has left is put right.
     fn run<'a>(&self, verb: &str, args: impl IntoIterator<Item = &'a str>) -> Result<Vec<u8>> {
+        let args: Vec<&str> = args.into_iter().collect();
+        let changes_volumes = verb.starts_with("lv") && verb != "lvs";
+        if changes_volumes && !self.lvm.settled.load(Ordering::Relaxed) {
+            self.settle()?;
+            self.lvm.settled.store(true, Ordering::Relaxed);
+        }
+        let done = match self.command(verb, &args) {
+            Err(error) if transaction::is_half_told(&error) => {
+                self.end_transaction().map_err(|e| e.because(error))?;
+                self.command(verb, &args)
+            }
+            done => done,
+        };
+        if done.as_ref().is_err_and(transaction::was_killed) {
+            self.lvm.settled.store(false, Ordering::Relaxed);
+        }
+        done.map_err(|error| self.lvm.explain_transaction(error))
+    }
+
+    /// Runs one LVM command as it is.
+    fn command(&self, verb: &str, args: &[&str]) -> Result<Vec<u8>> {
         let limit = if matches!(verb, "lvs" | "vgs" | "pvs") { REPORT } else { CHANGE };
         let cmd = Cmd::new(Tool::Lvm, limit)
             .env("LVM_SUPPRESS_FD_WARNINGS", "1")

@@ -56,9 +56,18 @@ impl Lvm {
     }
 
     /// Returns device-mapper's name of a part of the pool.
-    fn pool_part(&self, part: &str) -> String {
-        let doubled = |text: &str| text.replace('-', "--");
-        format!("{}-{}{part}", doubled(self.vg.as_str()), doubled(self.thinpool.as_str()))
+    pub(super) fn pool_part(&self, part: &str) -> String {
+        format!("{}{}{part}", self.device_prefix(), self.thinpool.as_str().replace('-', "--"))
+    }
+
+    /// Returns what device-mapper's names of the group's volumes begin with.
+    pub(super) fn device_prefix(&self) -> String {
+        format!("{}-", self.vg.as_str().replace('-', "--"))
+    }
+
+    /// Sends the pool a message, past LVM.
+    pub(super) fn message(&self, text: &str) -> Result<()> {
+        message(&self.pool_part("-tpool"), text)
     }
 }
 
