@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// An image that is whole and not among the volumes of so many reports was taken away by somebody.
-const MOST_REPORTS: u32 = 3;
+pub(super) const MOST_REPORTS: u32 = 3;
 
 /// An import that runs, or how it ended.
 pub(super) struct Import {

@@ -226,6 +226,7 @@ impl Core {
         self.untended = true;
         self.tell_installed(consumed);
         self.list_imports();
+        self.list_works();
         self.watch_pool();
         if first {
             self.converge_all("start");

@@ -3,12 +3,15 @@
 //! One work at a time per image. Its clone's id is given out here and counts as wanted until the work is over; one that
 //! a killed agent has left is half-made and wanted by nobody, and goes like the others.
 
-use super::{Core, EventKind, imports::Import};
+use super::{
+    Core, EventKind,
+    imports::{Import, MOST_REPORTS},
+};
 use crate::{
     control::api::Reply,
     error::{Error, Kind, Result},
     image::{Cancel, Trial},
-    model::{Check, Checkup, Firmware, ImageId, ImageName, ImageRef, Proof, Sealing, VolumeId},
+    model::{Check, Checkup, Firmware, ImageId, ImageName, ImageRef, Proof, Sealing, VolumeId, VolumeState},
     policy,
     status::{Phase, Task, WorkProgress, WorkResult, WorkView},
 };
@@ -45,6 +48,8 @@ pub(super) struct Work {
     view: WorkView,
     volume: VolumeId,
     next: Option<ImageId>,
+    /// How many reports of the volumes to wait for, at most, until one lists the image that it has made.
+    unlisted: u32,
     cancel: Cancel,
     /// Whether somebody has cancelled it.
     cancelled: bool,
@@ -64,6 +69,17 @@ impl Work {
     /// Returns whether it makes, or has made, this image: its words may be there before LVM lists it.
     pub(super) fn is_about(&self, image: &ImageId) -> bool {
         self.next.as_ref() == Some(image)
+    }
+
+    /// Returns the image that it has made.
+    fn made(&self) -> Option<&ImageId> {
+        match &self.view.progress {
+            WorkProgress::Done { result } => match &**result {
+                WorkResult::Sealing(sealing) => sealing.image.as_ref(),
+                WorkResult::Checkup(_) | WorkResult::Proof(_) => None,
+            },
+            WorkProgress::Running | WorkProgress::Failed { .. } => None,
+        }
     }
 
     fn is_running(&self) -> bool {
@@ -89,7 +105,8 @@ impl Core {
         };
         let view = WorkView { task, begun, phases: vec![], progress: WorkProgress::Running };
         let cancel = Cancel::default();
-        let work = Work { view, volume, next: next.clone(), cancel: cancel.clone(), cancelled: false };
+        let work =
+            Work { view, volume, next: next.clone(), unlisted: 0, cancel: cancel.clone(), cancelled: false };
         self.works.insert(image.clone(), work);
         self.journal.tell_image(EventKind::Image, &image.name, &format!("{task} of image '{image}' begins"));
         let message = format!("image '{image}': {task} begins");
@@ -142,14 +159,42 @@ impl Core {
         sealed.then_some("sealed")
     }
 
+    /// Returns how a work goes on. A name alone stands for the version that a work was begun on last, and not for the
+    /// family's default one: that is another as soon as a seal has made it.
     pub(super) fn work_view(&self, image: &ImageRef) -> Result<Reply> {
-        let image = self.whole_image(image)?;
         let none = || Error::new(Kind::Missing, format!("follow the work on image '{image}': there is none"));
-        let mut view = self.works.get(&image).ok_or_else(none)?.view.clone();
+        let work = match image.version {
+            Some(_) => self.works.get(&self.whole_image(image)?),
+            None => {
+                let family = self.works.iter().filter(|(id, _)| id.name == image.name);
+                family.max_by_key(|(_, work)| work.view.begun).map(|(_, work)| work)
+            }
+        };
+        let work = work.ok_or_else(none)?;
+        let mut view = work.view.clone();
+        if work.unlisted > 0 {
+            // Who asks for the image next is to find it there.
+            view.progress = WorkProgress::Running;
+            return Ok(Reply::Work(Box::new(view)));
+        }
         if view.progress == WorkProgress::Running {
             close(&mut view, self.now());
         }
         Ok(Reply::Work(Box::new(view)))
+    }
+
+    /// Ends the works whose images the newest report lists. One that no report lists was taken away by somebody.
+    pub(super) fn list_works(&mut self) {
+        let Some(volumes) = &self.volumes else { return };
+        for work in self.works.values_mut().filter(|work| work.unlisted > 0) {
+            let found = work.made().and_then(|image| volumes.volumes.get(&image.lv_name()));
+            work.unlisted = match found.map(|volume| volume.state) {
+                Some(VolumeState::Ready) => 0,
+                // The report is older than the work's end.
+                Some(VolumeState::Making) => work.unlisted,
+                None => work.unlisted - 1,
+            };
+        }
     }
 
     pub(super) fn on_work(&mut self, image: &ImageId, news: WorkNews) {
@@ -165,6 +210,7 @@ impl Core {
                 let noted = if cancelled { None } else { noted(work.view.task, now, &result) };
                 let found = result.as_ref().ok().cloned();
                 let text = end(image, &mut work.view, result);
+                work.unlisted = if work.made().is_some() { MOST_REPORTS } else { 0 };
                 self.journal.tell_image(kind, &image.name, &text);
                 self.note_work(image, found.as_ref(), noted);
                 self.ask_volumes("work on an image is over");

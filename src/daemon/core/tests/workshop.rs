@@ -245,3 +245,52 @@ fn a_family_that_is_imported_has_its_import_cancelled_and_not_the_work_on_anothe
     cancel(&mut bench, "debian13@1").unwrap();
     assert!(bench.told("the check of image 'debian13@1' is being cancelled"));
 }
+
+#[test]
+fn a_work_that_was_ordered_by_name_is_followed_although_the_name_means_another_version_meanwhile() {
+    let mut bench = Bench::new(sample::config());
+    let (image, begun): (crate::model::ImageRef, _) = ("debian13".parse().unwrap(), *locked(&bench.clock));
+    bench.operate(Request::Work { image: image.clone(), task: Task::Check }).unwrap();
+    tell(&mut bench, WorkNews::Ended(Ok(checkup())));
+    bench.import("debian13", true);
+    let follow = Request::WorkProgress { image };
+    let Ok(Reply::Work(view)) = bench.operate(follow.clone()) else { panic!("lost sight of") };
+    assert!(view.begun == begun && matches!(view.progress, WorkProgress::Done { .. }), "{view:?}");
+    // The other version's own work is the one that is meant from then on.
+    *locked(&bench.clock) += 1_000;
+    bench.operate(Request::Work { image: "debian13".parse().unwrap(), task: Task::Check }).unwrap();
+    let Ok(Reply::Work(view)) = bench.operate(follow) else { panic!("lost sight of") };
+    assert_eq!((view.begun, view.progress), (begun + 1_000, WorkProgress::Running));
+    assert_eq!(
+        locked(&bench.works).last().map(|order| order.image.to_string()).as_deref(),
+        Some("debian13@2")
+    );
+}
+
+#[test]
+fn a_seal_is_over_when_its_version_is_listed_or_when_reports_have_come_without_it() {
+    let mut bench = Bench::new(sample::config());
+    let sealed = |bench: &mut Bench, version: &str| {
+        seal(bench, false).unwrap();
+        let (changes, image) = (vec![], Some(version.parse().unwrap()));
+        let sealing = crate::model::Sealing { changes, image, checkup: None };
+        tell(bench, WorkNews::Ended(Ok(WorkResult::Sealing(sealing))));
+    };
+    let next: crate::model::ImageId = "debian13@2".parse().unwrap();
+    let size = crate::model::Bytes::gib(2);
+    bench.host.run(&Step::CreateImage { image: next.clone(), size }).unwrap();
+    bench.host.run(&Step::FinishImage { image: next, published: false }).unwrap();
+    sealed(&mut bench, "debian13@2");
+    assert_eq!(view(&mut bench).progress, WorkProgress::Running, "nobody would find the version yet");
+    bench.settle();
+    assert!(matches!(view(&mut bench).progress, WorkProgress::Done { .. }));
+
+    sealed(&mut bench, "debian13@3");
+    bench.settle();
+    assert_eq!(view(&mut bench).progress, WorkProgress::Running);
+    for _ in 0..2 {
+        bench.core.ask_volumes("a test");
+        bench.settle();
+    }
+    assert!(matches!(view(&mut bench).progress, WorkProgress::Done { .. }), "it was taken away meanwhile");
+}
