@@ -43,7 +43,7 @@ test: ## Everything, on real kernels in QEMU: unit, property, simulated, kernel 
 	@$(phase) deps sh tests/lab/deps.sh all
 	@$(phase) deb $(MAKE) --no-print-directory deb
 	@$(phase) --go-on fast cargo test --workspace $(fast)
-	@SHEATH_DEB=$(deb) $(phase) --go-on kernel cargo test --test kernel -- --nocapture --test-threads=1
+	@SHEATH_DEB=$(deb) $(phase) --go-on kernel cargo test --test kernel -- --nocapture --test-threads=2
 	@SHEATH_DEB=$(deb) $(phase) --go-on chassis cargo test --test chassis -- --nocapture
 	@$(phase) --end
 
