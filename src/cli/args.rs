@@ -343,6 +343,15 @@ pub enum ImageVerb {
         #[arg(long, value_enum, default_value_t = ProofFirmware::Both)]
         firmware: ProofFirmware,
     },
+    /// Lead an image all the way: seal it where it needs that, prove it, publish it
+    ///
+    /// What `seal`, `prove` and `publish` do, one after the other, each by the firmware that the image is made for. Ends where
+    /// one of them fails; what was made until then stays.
+    Offer {
+        /// The image: NAME for its newest version, or NAME@VERSION
+        #[arg(value_name = "IMAGE")]
+        image: ImageRef,
+    },
     /// Show what stood on the console of an image's last proof
     ///
     /// A terminal's commands are left out of it, other control characters are escaped; with --json it is as the guest wrote it.
@@ -382,6 +391,9 @@ pub struct ImportArgs {
     /// Publish it although it is not proved to boot
     #[arg(long, requires = "publish")]
     pub unproved: bool,
+    /// When it is there, seal, prove and publish it (`sheath image offer`)
+    #[arg(long, conflicts_with_all = ["publish", "no_wait"])]
+    pub offer: bool,
     /// Return as soon as the agent has begun
     #[arg(long)]
     pub no_wait: bool,
@@ -409,6 +421,9 @@ pub struct CaptureArgs {
     /// Publish it although it is not proved to boot
     #[arg(long, requires = "publish")]
     pub unproved: bool,
+    /// When it is there, seal, prove and publish it (`sheath image offer`)
+    #[arg(long, conflicts_with_all = ["publish", "no_wait"])]
+    pub offer: bool,
     /// Return as soon as the agent has begun
     #[arg(long)]
     pub no_wait: bool,
@@ -453,6 +468,9 @@ pub struct PromoteArgs {
     /// Publish it although it is not proved to boot
     #[arg(long, requires = "publish")]
     pub unproved: bool,
+    /// When it is there, seal, prove and publish it (`sheath image offer`)
+    #[arg(long, conflicts_with_all = ["publish", "dry_run"])]
+    pub offer: bool,
     /// Only show what would be done
     #[arg(long)]
     pub dry_run: bool,

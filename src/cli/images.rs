@@ -177,12 +177,15 @@ pub(super) fn default(session: &mut Session<'_>, image: ImageRef) -> Result<()> 
 
 /// Makes the disk of a blade an image, or shows what that would be.
 pub(super) fn promote(session: &mut Session<'_>, args: &PromoteArgs) -> Result<()> {
-    let PromoteArgs { slot, name, running, publish, unproved, dry_run } = args.clone();
+    let PromoteArgs { slot, name, running, publish, unproved, offer, dry_run } = args.clone();
     let request = Request::Promote(PromoteRequest { slot, name, running, publish, dry_run, unproved });
     if dry_run {
         return super::plan::print(session, &ask::planned(session.ask, request)?);
     }
     let message = ask::accepted(session.ask, request)?;
+    if offer {
+        return super::offer::offer(session, &args.name.clone().into());
+    }
     session.accepted(message)
 }
 

@@ -24,12 +24,13 @@ const TICK: Duration = Duration::from_millis(120);
 /// Has the disk of a machine in a slot captured.
 pub(super) fn capture(session: &mut Session<'_>, args: &CaptureArgs) -> Result<()> {
     let source = NetDonor { slot: args.slot, disk: args.disk.clone() };
-    let CaptureArgs { name, publish, unproved, no_wait, .. } = args.clone();
+    let CaptureArgs { name, publish, unproved, offer, no_wait, .. } = args.clone();
     let import = ImportArgs {
         name,
         source: source.to_string(),
         publish,
         unproved,
+        offer,
         no_wait,
         sha256: None,
         checksum: None,
@@ -54,6 +55,9 @@ pub(super) fn import(session: &mut Session<'_>, args: &ImportArgs) -> Result<()>
     let last = watch(session, &args.name, &mut Shown::new(session))?;
     if let ImportProgress::Failed { error, kind } = last {
         return Err(Error::new(kind, error));
+    }
+    if args.offer {
+        return super::offer::offer(session, &args.name.clone().into());
     }
     let state = if args.publish { "imported and published unproved" } else { "imported, not published" };
     let text = format!("image '{}' is {state}\n", args.name);

@@ -31,10 +31,24 @@ pub(super) fn check(session: &mut Session<'_>, image: &ImageRef) -> Result<()> {
 
 /// Makes a version that any blade can have.
 pub(super) fn seal(session: &mut Session<'_>, image: &ImageRef, dry_run: bool) -> Result<()> {
-    let WorkResult::Sealing(sealing) = carry_out(session, image, Task::Seal { dry_run })? else {
-        return Err(another());
-    };
+    let sealing = sealing(session, image, Task::Seal { dry_run })?;
     session.answer(&sealing, |sealing, session| sealed(image, sealing, session))
+}
+
+/// Has a sealing done, and returns what came of it.
+pub(super) fn sealing(session: &mut Session<'_>, image: &ImageRef, task: Task) -> Result<Sealing> {
+    match carry_out(session, image, task)? {
+        WorkResult::Sealing(sealing) => Ok(sealing),
+        _ => Err(another()),
+    }
+}
+
+/// Has a proof by one firmware done, and returns it.
+pub(super) fn proof(session: &mut Session<'_>, image: &ImageRef, firmware: Firmware) -> Result<Proof> {
+    match carry_out(session, image, Task::Prove { firmware })? {
+        WorkResult::Proof(proof) => Ok(proof),
+        _ => Err(another()),
+    }
 }
 
 /// Proves that an image boots, by each firmware that is asked for.
@@ -46,10 +60,7 @@ pub(super) fn prove(session: &mut Session<'_>, image: &ImageRef, by: ProofFirmwa
     };
     let mut proofs = vec![];
     for firmware in all {
-        let WorkResult::Proof(proof) = carry_out(session, image, Task::Prove { firmware: *firmware })? else {
-            return Err(another());
-        };
-        proofs.push(proof);
+        proofs.push(proof(session, image, *firmware)?);
     }
     session.answer(&proofs, |proofs, _| proofs.iter().map(|proof| proved(image, proof)).collect())
 }

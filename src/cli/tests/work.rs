@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    model::{Change, Checkup, Finding, Judgement, Sealing},
+    model::{Change, Checkup, Finding, Judgement, Proof, Sealing},
     status::{Phase, Task, WorkProgress, WorkResult, WorkView},
 };
 
@@ -93,4 +93,48 @@ fn a_seal_lists_its_changes_and_names_the_version_that_it_made() {
     let preview = shown("image seal debian13 --dry-run", done(&[change], None, None));
     let again = shown("image seal debian13@4", done(&[], None, None));
     insta::assert_snapshot!(format!("{sealed}--\n{preview}--\n{again}"));
+}
+
+fn sealing(changes: usize, image: Option<&str>, findings: Vec<Finding>) -> WorkView {
+    let change = Change { about: "machine-id".into(), text: "/etc/machine-id emptied".into() };
+    let checkup = Checkup { system: None, kernel: None, bios: true, uefi: true, findings };
+    let image = image.map(|image| image.parse().unwrap());
+    let sealing = Sealing { changes: vec![change; changes], image, checkup: Some(checkup) };
+    view(&["sealing"], WorkProgress::Done { result: Box::new(WorkResult::Sealing(sealing)) })
+}
+
+fn proof(firmware: Firmware) -> WorkView {
+    let proof = Proof { firmware, millis: 90_000, log: "/l".into() };
+    view(&["booting over the network"], WorkProgress::Done { result: Box::new(WorkResult::Proof(proof)) })
+}
+
+#[test]
+fn an_image_is_offered_sealed_and_proved_by_each_firmware() {
+    let works = vec![sealing(1, Some("debian13@9"), vec![]), proof(Firmware::Bios), proof(Firmware::Uefi)];
+    let agent = agent(works);
+    let ran = run(&agent, "image offer debian13@8", None);
+    ran.result.unwrap();
+    assert_eq!(ran.out, "image 'debian13@9' is offered to blades: 1 change, boots by BIOS and UEFI\n");
+    let asked = agent.asked.borrow();
+    let published =
+        Request::Publish { image: "debian13@9".parse().unwrap(), published: true, unproved: false };
+    assert_eq!(asked.last(), Some(&published), "never past the proof");
+}
+
+#[test]
+fn an_image_that_sealing_cannot_mend_is_not_offered() {
+    let left = finding("fstab", Judgement::Wrong, "disks by their place", Some("x"));
+    let agent = agent(vec![sealing(0, None, vec![left])]);
+    let error = run(&agent, "image offer debian13@8", None).result.unwrap_err();
+    assert!(error.to_string().contains("lacks what sealing cannot give it: fstab"), "{error}");
+    assert!(!agent.asked.borrow().iter().any(|asked| matches!(asked, Request::Publish { .. })));
+}
+
+#[test]
+fn what_does_not_boot_is_not_offered() {
+    let failed = WorkProgress::Failed { error: "no login prompt".into(), kind: Kind::Failed };
+    let agent = agent(vec![sealing(0, None, vec![]), view(&[], failed)]);
+    let error = run(&agent, "image offer debian13@8", None).result.unwrap_err();
+    assert_eq!(error.to_string(), "no login prompt");
+    assert!(!agent.asked.borrow().iter().any(|asked| matches!(asked, Request::Publish { .. })));
 }
