@@ -376,15 +376,9 @@ pub enum ProofFirmware {
     Both,
 }
 
-/// `sheath image import`.
+/// What becomes of an image that is on its way here.
 #[derive(Debug, Clone, clap::Args)]
-pub struct ImportArgs {
-    /// The image's name; where there is one of that name, this becomes its next version
-    pub name: ImageName,
-    /// The file, a donor's disk (/dev/sdc, see `sheath donors`), an http:// or https:// URL, nbd://HOST:PORT/EXPORT, or slot:N
-    /// (see `sheath image capture`)
-    #[arg(value_name = "SOURCE", value_hint = ValueHint::FilePath)]
-    pub source: String,
+pub struct ThenArgs {
     /// Let blades choose it as soon as it is there; with --unproved only, because nothing is proved of it by then
     #[arg(long)]
     pub publish: bool,
@@ -397,6 +391,20 @@ pub struct ImportArgs {
     /// Return as soon as the agent has begun
     #[arg(long)]
     pub no_wait: bool,
+}
+
+/// `sheath image import`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ImportArgs {
+    /// The image's name; where there is one of that name, this becomes its next version
+    pub name: ImageName,
+    /// The file, a donor's disk (/dev/sdc, see `sheath donors`), an http:// or https:// URL, nbd://HOST:PORT/EXPORT, or slot:N
+    /// (see `sheath image capture`)
+    #[arg(value_name = "SOURCE", value_hint = ValueHint::FilePath)]
+    pub source: String,
+    /// What becomes of it.
+    #[command(flatten)]
+    pub then: ThenArgs,
     /// Refuse any other file than the one with this SHA-256 checksum (64 hex digits; SHA-512: 128)
     #[arg(long, value_name = "HEX")]
     pub sha256: Option<Checksum>,
@@ -415,18 +423,9 @@ pub struct CaptureArgs {
     /// Which of its disks, where it has several: kernel name (sda, nvme0n1), serial number or WWN
     #[arg(long, value_name = "DISK")]
     pub disk: Option<String>,
-    /// Let blades choose it as soon as it is there; with --unproved only, because nothing is proved of it by then
-    #[arg(long)]
-    pub publish: bool,
-    /// Publish it although it is not proved to boot
-    #[arg(long, requires = "publish")]
-    pub unproved: bool,
-    /// When it is there, seal, prove and publish it (`sheath image offer`)
-    #[arg(long, conflicts_with_all = ["publish", "no_wait"])]
-    pub offer: bool,
-    /// Return as soon as the agent has begun
-    #[arg(long)]
-    pub no_wait: bool,
+    /// What becomes of it.
+    #[command(flatten)]
+    pub then: ThenArgs,
 }
 
 /// `sheath adopt`.

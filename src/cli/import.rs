@@ -24,17 +24,8 @@ const TICK: Duration = Duration::from_millis(120);
 /// Has the disk of a machine in a slot captured.
 pub(super) fn capture(session: &mut Session<'_>, args: &CaptureArgs) -> Result<()> {
     let source = NetDonor { slot: args.slot, disk: args.disk.clone() };
-    let CaptureArgs { name, publish, unproved, offer, no_wait, .. } = args.clone();
-    let import = ImportArgs {
-        name,
-        source: source.to_string(),
-        publish,
-        unproved,
-        offer,
-        no_wait,
-        sha256: None,
-        checksum: None,
-    };
+    let CaptureArgs { name, then, .. } = args.clone();
+    let import = ImportArgs { name, source: source.to_string(), then, sha256: None, checksum: None };
     self::import(session, &import)
 }
 
@@ -43,23 +34,23 @@ pub(super) fn import(session: &mut Session<'_>, args: &ImportArgs) -> Result<()>
     let request = ImportRequest {
         name: args.name.clone(),
         source: absolute(&args.source)?,
-        publish: args.publish,
+        publish: args.then.publish,
         sha256: args.sha256.as_ref().map(ToString::to_string),
         checksum: args.checksum.as_deref().map(absolute).transpose()?,
-        unproved: args.unproved,
+        unproved: args.then.unproved,
     };
     let message = ask::accepted(session.ask, Request::Import(request))?;
-    if args.no_wait {
+    if args.then.no_wait {
         return session.accepted(message);
     }
     let last = watch(session, &args.name, &mut Shown::new(session))?;
     if let ImportProgress::Failed { error, kind } = last {
         return Err(Error::new(kind, error));
     }
-    if args.offer {
+    if args.then.offer {
         return super::offer::offer(session, &args.name.clone().into());
     }
-    let state = if args.publish { "imported and published unproved" } else { "imported, not published" };
+    let state = if args.then.publish { "imported and published unproved" } else { "imported, not published" };
     let text = format!("image '{}' is {state}\n", args.name);
     session.answer(&last, |_, _| text)
 }
