@@ -34,8 +34,6 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::download;
-
 /// What a blade may use up.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -63,6 +61,8 @@ impl Default for Limits {
     }
 }
 
+/// What is below this path takes long to send.
+pub(super) const DOWNLOADS: &str = "/v1/workshop/";
 /// Longest path and query: several times what our scripts send.
 const MAX_TARGET: usize = 2048;
 /// Longest request head; also the smallest buffer that hyper accepts.
@@ -147,7 +147,7 @@ async fn one(stream: TcpStream, ends: Ends, router: Router, limits: Limits, _tic
     let noted = Arc::clone(&downloads);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ends);
-        noted.store(request.uri().path().starts_with(download::PATH), Ordering::Relaxed);
+        noted.store(request.uri().path().starts_with(DOWNLOADS), Ordering::Relaxed);
         let answer = over_limit(&request).map_or_else(|| Ok(router.call(request)), Err);
         async move {
             match answer {

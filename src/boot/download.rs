@@ -19,8 +19,6 @@ use super::connections::plain;
 
 /// Where the donor's Linux is: whatever is in it can be made again.
 pub const FOLDER: &str = "/var/cache/sheath/donor";
-/// What a URL of a download begins with.
-pub(super) const PATH: &str = "/v1/workshop/";
 /// What can be fetched.
 const FILES: [&str; 2] = ["vmlinuz", "initrd"];
 /// A piece of a file: what is read while nobody else is answered, some tenths of a millisecond.

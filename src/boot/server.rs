@@ -28,7 +28,7 @@ use tokio::{net::TcpListener, time::timeout};
 pub use super::connections::Limits;
 use super::{
     agent,
-    connections::{self, Ends, plain},
+    connections::{self, DOWNLOADS, Ends, plain},
     download,
     query::Words,
     script,
@@ -60,7 +60,7 @@ pub async fn serve(
         .route("/v1/choose", get(|agent, ends, query| answer(agent, ends, query, Words::choose)))
         .route("/v1/failed", get(|agent, ends, query| answer(agent, ends, query, Words::failed)))
         .route("/v1/report", get(report))
-        .route("/v1/workshop/{name}", get(workshop))
+        .route(&format!("{DOWNLOADS}{{name}}"), get(workshop))
         .fallback(async || plain(StatusCode::NOT_FOUND, "there is nothing here"))
         .with_state(Arc::new(Places { agent, donor }));
     connections::serve(listener, router, limits, stop).await;
