@@ -80,6 +80,9 @@ const ADD_UNPACKERS: &str = "for program in xz bzip2; do \
 /// has imports of its own to prove, see below.
 const ONE_KERNEL_DOES: &str = "--skip import_crash --skip import_refusals --skip import_sources";
 
+/// Puts before each line at which second it came.
+const CLOCK: &str = r#"while IFS= read -r line; do printf "%5d %s\n" $SECONDS "$line"; done"#;
+
 /// Emulated, all of it has taken a quarter of an hour; a neighbour on the same cores may double that.
 const BOUND: std::time::Duration = secs(2400);
 
@@ -222,13 +225,33 @@ fn run_on(release: Release) {
     appliance.ok(ADD_UNPACKERS).unwrap();
     let which = std::env::var("SHEATH_TESTS").unwrap_or_else(|_| "vm_".into());
     let skip = if release == Release::Bookworm { ONE_KERNEL_DOES } else { "" };
-    let command = format!(
+    let tests = format!(
         "SHEATH_GUEST=1 SHEATH_TEST_DISK=/dev/vdb /payload/kernel --ignored --test-threads=1 {skip} {which} 2>&1"
     );
+    let command = format!("bash -o pipefail -c '{tests} | {CLOCK}'");
     let output = appliance.agent().run_within(&command, BOUND).unwrap();
     say(&format!("Linux {}\n{}", version.trim(), output.stdout));
+    say(&format!("the slowest of them: {}", slowest(&output.stdout).join(", ")));
     assert_eq!(output.code, 0, "tests failed in the guest");
     assert!(output.stdout.contains("test result: ok"), "no test ran in the guest");
+}
+
+/// Returns the ten tests that took longest, with how long. A test lasts until the last line before the next one's.
+fn slowest(said: &str) -> Vec<String> {
+    let (mut took, mut last, mut begun) = (vec![], 0_u32, 0);
+    for (at, line) in said.lines().filter_map(|line| line.trim_start().split_once(' ')) {
+        let Ok(at) = at.parse() else { continue };
+        if let Some((test, _)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
+            took.push((0, test));
+            begun = last;
+        }
+        if let Some(current) = took.last_mut().filter(|_| !line.is_empty()) {
+            current.0 = at - begun;
+        }
+        last = at;
+    }
+    took.sort_unstable_by_key(|(seconds, _)| std::cmp::Reverse(*seconds));
+    took.iter().take(10).map(|(seconds, test)| format!("{seconds} s {test}")).collect()
 }
 
 /// Returns whether this program starts there: one that was built on a newer Debian may not.
@@ -237,4 +260,11 @@ fn runs_here(appliance: &mut Appliance) -> bool {
     let foreign = tried.stderr.contains("GLIBC_");
     assert!(foreign || tried.code == 0, "{}", tried.stderr);
     !foreign
+}
+
+#[test]
+fn the_slowest_tests_are_found_by_the_clock_before_each_line() {
+    let said = "    0 running 3 tests\n    7 test a::vm_one ... ok\n    8 test b::vm_two ... it says\n   20 ok\n\
+                22 test c::vm_three ... FAILED\n   22 \nno time\n";
+    assert_eq!(slowest(said), ["13 s b::vm_two", "7 s a::vm_one", "2 s c::vm_three"]);
 }
