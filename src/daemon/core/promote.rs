@@ -76,9 +76,12 @@ impl Core {
         };
         let is_up = self.is_up(id);
         if is_up && !running {
-            let why =
-                format!("blade {id} is running: shut it down first, or take its disk {CRASH} (--running)");
-            return refuse(Kind::Busy, why);
+            // A target notices within a minute that nobody is there any more.
+            let why = match blade.present {
+                true => "is running: shut it down first",
+                false => "is off, but its session has not ended yet: try again in a minute",
+            };
+            return refuse(Kind::Busy, format!("blade {id} {why}, or take its disk {CRASH} (--running)"));
         }
         let volumes = self.known_volumes()?;
         let Some(found) = volumes.volumes.get(&disk.volume.lv_name()) else {
