@@ -194,3 +194,71 @@ fn protect(mbr: &mut [u8], sectors: u64) {
     entry[12..].copy_from_slice(&size.to_le_bytes());
     mbr[510..512].copy_from_slice(&[0x55, 0xaa]);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use proptest::{
+        collection::vec,
+        prelude::{any, prop_assert, prop_oneof, proptest},
+        strategy::{Just, Strategy},
+    };
+
+    use super::*;
+
+    /// CRC-32 as GPT has it (UEFI specification, 5.3.2), bit by bit.
+    fn crc(bytes: &[u8]) -> u32 {
+        let turn =
+            |crc: u32| (0..8).fold(crc, |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()));
+        !bytes.iter().fold(!0, |crc, byte| turn(crc ^ u32::from(*byte)))
+    }
+
+    /// Numbers as they stand in tables, and any others.
+    fn number(usual: u32) -> impl Strategy<Value = u32> {
+        prop_oneof![Just(usual), 0_u32..512, any::<u32>()]
+    }
+
+    proptest! {
+        /// Checksums that are right do not make the rest so.
+        #[test]
+        fn no_table_breaks_the_reader_however_well_it_is_signed(
+            size in number(92),
+            count in number(128),
+            entry in number(ENTRY),
+            places in (any::<u64>(), any::<u64>(), prop_oneof![Just(2_u64), 0_u64..40, any::<u64>()]),
+            entries in prop_oneof![Just(vec![]), vec(any::<u8>(), 0..1024)],
+        ) {
+            let (first, last, array) = places;
+            let mut disk = vec![0; 64 << 10];
+            disk[1024..1024 + entries.len()].copy_from_slice(&entries);
+            let length = (u64::from(count) * u64::from(entry)).min(32 << 10);
+            let entries = crc(&disk[1024..1024 + usize::try_from(length).unwrap()]);
+            let header = &mut disk[512..1024];
+            header[..8].copy_from_slice(b"EFI PART");
+            header[8..12].copy_from_slice(&0x1_0000_u32.to_le_bytes());
+            header[12..16].copy_from_slice(&size.to_le_bytes());
+            header[24..32].copy_from_slice(&1_u64.to_le_bytes());
+            header[40..48].copy_from_slice(&first.to_le_bytes());
+            header[48..56].copy_from_slice(&last.to_le_bytes());
+            header[72..80].copy_from_slice(&array.to_le_bytes());
+            header[80..84].copy_from_slice(&count.to_le_bytes());
+            header[84..88].copy_from_slice(&entry.to_le_bytes());
+            header[88..92].copy_from_slice(&entries.to_le_bytes());
+            let signed = crc(&header[..usize::try_from(size).unwrap().min(512)]);
+            header[16..20].copy_from_slice(&signed.to_le_bytes());
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(1 << 20).unwrap();
+            file.write_all_at(&disk, 0).unwrap();
+            if let Ok(table) = Table::read(&file, Path::new("disk")) {
+                prop_assert!(table.entries.len() <= MAX_ENTRIES as usize);
+                prop_assert!(table.last_usable() < table.sectors);
+            }
+        }
+    }
+
+    #[test]
+    fn the_checksum_is_the_one_that_tables_have() {
+        assert_eq!(crc(b"123456789"), 0xcbf4_3926);
+    }
+}
