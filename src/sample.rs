@@ -31,6 +31,7 @@ pub(crate) fn config() -> Config {
         restart: Restart::Reboot,
         menu_timeout: 30,
         menu_default: MenuDefault::Wait,
+        menu_capture: None,
         key_timeout: 2,
         hostname: None,
     };

@@ -150,6 +150,7 @@ fn choice(word: &str) -> Result<Choice> {
         "disk" => Ok(Choice::Disk),
         "wait" => Ok(Choice::Wait),
         "firmware" => Ok(Choice::Firmware),
+        "capture" => Ok(Choice::Capture),
         _ => match word.strip_prefix("install.") {
             Some(image) => image.parse().map(Choice::Install),
             None => Err(Error::invalid(format!("'{}' is not a choice", word.escape_debug()))),
@@ -255,7 +256,8 @@ mod tests {
     #[test]
     fn each_choice_reads_back_as_what_was_written() {
         let image = "debian13.2-web".parse().unwrap();
-        for written in [Choice::Install(image), Choice::Disk, Choice::Wait, Choice::Firmware] {
+        for written in [Choice::Install(image), Choice::Disk, Choice::Wait, Choice::Firmware, Choice::Capture]
+        {
             assert_eq!(choice(&choice_word(&written)).unwrap(), written);
         }
     }

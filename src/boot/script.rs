@@ -89,6 +89,7 @@ pub(super) fn choice_word(choice: &Choice) -> String {
         Choice::Disk => "disk".to_owned(),
         Choice::Wait => "wait".to_owned(),
         Choice::Firmware => "firmware".to_owned(),
+        Choice::Capture => "capture".to_owned(),
     }
 }
 
@@ -134,6 +135,7 @@ fn menu(menu: &Menu, base: &str) -> String {
             slot => menu.slot.to_string(),
             images,
             has_disk => menu.has_disk,
+            capture => menu.capture.as_ref().map(ToString::to_string),
             default => choice_word(offered_default(menu)),
             timeout => u64::from(menu.timeout) * 1000,
             token => menu.token.as_str(),
@@ -152,6 +154,8 @@ fn offered_default(menu: &Menu) -> &Choice {
         Choice::Install(image) => menu.images.iter().any(|(id, _)| ImageRef::from(id.clone()) == *image),
         Choice::Disk => menu.has_disk,
         Choice::Wait | Choice::Firmware => true,
+        // Nobody's disk is copied because nobody answered.
+        Choice::Capture => false,
     };
     if offered { &menu.default } else { &Choice::Wait }
 }

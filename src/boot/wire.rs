@@ -8,7 +8,8 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Bytes, Credentials, DonorWord, Firmware, Hardware, ImageId, ImageRef, Iqn, Mac, Portal, Secret, Slot,
+    Bytes, Credentials, DonorWord, Firmware, Hardware, ImageId, ImageName, ImageRef, Iqn, Mac, Portal,
+    Secret, Slot,
 };
 
 /// One question of a blade.
@@ -73,6 +74,8 @@ pub enum Choice {
     Wait,
     /// Go on with the firmware's boot order.
     Firmware,
+    /// Make the machine's own disk an image.
+    Capture,
 }
 
 /// What a blade is told; `boot::script` turns it into iPXE's language.
@@ -152,6 +155,9 @@ pub struct Menu {
     pub images: Vec<(ImageId, Bytes)>,
     /// Whether the blade has a disk: adds "boot it", and installing would need the administrator.
     pub has_disk: bool,
+    /// The image that the machine's own disk may become.
+    #[serde(default)]
+    pub capture: Option<ImageName>,
     /// What happens when nobody chooses.
     pub default: Choice,
     /// After how many seconds; 0 waits for ever.
@@ -250,6 +256,7 @@ mod tests {
             token: "t".into(),
             images: vec![(image.clone(), Bytes::gib(2))],
             has_disk: true,
+            capture: None,
             default: Choice::Install(image.into()),
             timeout: 0,
         };

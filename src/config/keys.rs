@@ -147,6 +147,12 @@ pub const KEYS: &[Key] = &[
         "what a menu that nobody answers chooses",
     ),
     key(
+        ("policy", "menu_capture"),
+        "an image's name",
+        "",
+        "the prompt offers to make the machine's own disk the next version of this image; left out, it does not",
+    ),
+    key(
         ("policy", "key_timeout"),
         "a number of seconds (0 to 600)",
         "2",
@@ -206,6 +212,9 @@ mod tests {
     #[test]
     fn a_narrower_policy_knows_the_keys_of_the_wider_one() {
         let names: Vec<_> = known(NARROW).map(|k| k.name).collect();
-        assert_eq!(names, ["policy", "restart", "menu_timeout", "menu_default", "key_timeout", "hostname"]);
+        assert_eq!(
+            names,
+            ["policy", "restart", "menu_timeout", "menu_default", "menu_capture", "key_timeout", "hostname"]
+        );
     }
 }

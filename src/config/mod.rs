@@ -126,6 +126,8 @@ pub struct BladePolicy {
     pub menu_timeout: u32,
     /// What is chosen when the time is over.
     pub menu_default: MenuDefault,
+    /// The image that the menu offers to make of the machine's own disk.
+    pub menu_capture: Option<ImageName>,
     /// For how many seconds a key opens the menu when the blade has a disk; 0 for never.
     pub key_timeout: u32,
     /// The host name; `None` for the blade's id.

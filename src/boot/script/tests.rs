@@ -16,6 +16,7 @@ fn a_menu() -> Menu {
             ("debian13".parse().unwrap(), Bytes::mib(2560)),
         ],
         has_disk: true,
+        capture: None,
         default: Choice::Wait,
         timeout: 30,
     }
@@ -48,6 +49,7 @@ fn every_answer(message: &str) -> Vec<Answer> {
         Credentials { mutual: Some(("target".into(), Secret::new("s3cret".into()))), ..a_disk().credentials };
     vec![
         Answer::Menu(a_menu()),
+        Answer::Menu(Menu { capture: Some("donor".parse().unwrap()), ..a_menu() }),
         Answer::Menu(Menu { has_disk: false, images: Vec::new(), timeout: 0, ..a_menu() }),
         Answer::Wait { message: message(), seconds: 5 },
         Answer::Progress { message: message() },

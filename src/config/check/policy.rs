@@ -14,7 +14,7 @@ use crate::{
         keys::NARROW,
         raw::{Reader, Section},
     },
-    model::{Hostname, ImageRef, Mac, Slot},
+    model::{Hostname, ImageName, ImageRef, Mac, Slot},
 };
 
 /// What counts where not even `[policy]` says anything.
@@ -23,6 +23,7 @@ const BUILT_IN: BladePolicy = BladePolicy {
     restart: Restart::Reboot,
     menu_timeout: 30,
     menu_default: MenuDefault::Wait,
+    menu_capture: None,
     key_timeout: 2,
     hostname: None,
 };
@@ -121,12 +122,14 @@ fn blade_policy(reader: &mut Reader<'_>, section: &Section<'_, '_>, default: &Bl
         Some(_) => None,
         None => image_of(v, "install").map(MenuDefault::Install),
     });
+    let menu_capture = section.value(reader, "menu_capture", parsed::<ImageName>);
     let key_timeout = section.value(reader, "key_timeout", |v| number(v, 0..=600));
     BladePolicy {
         policy: inherit(policy, &default.policy),
         restart: inherit(restart, &default.restart),
         menu_timeout: inherit(menu_timeout, &default.menu_timeout),
         menu_default: inherit(menu_default, &default.menu_default),
+        menu_capture: menu_capture.map(Spanned::into_inner).or_else(|| default.menu_capture.clone()),
         key_timeout: inherit(key_timeout, &default.key_timeout),
         hostname: None,
     }

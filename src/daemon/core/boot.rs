@@ -188,9 +188,11 @@ impl Core {
             MenuDefault::Firmware => Choice::Firmware,
             MenuDefault::Install(image) => Choice::Install(image),
         };
-        let (slot, timeout) = (blade.slot, self.config.policy_of(id.0, blade.slot).menu_timeout);
+        let slot = blade.slot;
+        let policy = self.config.policy_of(id.0, slot);
+        let (timeout, capture) = (policy.menu_timeout, policy.menu_capture.clone().filter(|_| !has_disk));
         self.tell(EventKind::Boot, id, "prompted");
-        Answer::Menu(Menu { slot, token, images, has_disk, default, timeout })
+        Answer::Menu(Menu { slot, token, images, has_disk, capture, default, timeout })
     }
 
     fn on_choice(&mut self, id: BladeId, token: &str, choice: Choice) -> Option<Answer> {
@@ -202,6 +204,7 @@ impl Core {
         match choice {
             Choice::Wait => blade.idle = Some(Idle::Waiting),
             Choice::Firmware => blade.idle = Some(Idle::Ignored),
+            Choice::Capture => return Some(self.capture_by_console(id)),
             Choice::Disk => return self.on_start(id),
             Choice::Install(image) => return self.install(id, &image, GrantedBy::Console),
         }

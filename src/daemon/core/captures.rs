@@ -16,6 +16,9 @@ use crate::{
 /// A donor that comes too early asks again after so many seconds.
 const ASK_AGAIN: u32 = 2;
 
+/// How long a console shows why a capture does not begin.
+const CONSOLE_SECONDS: u32 = 5;
+
 /// A capture that runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Capture {
@@ -53,6 +56,25 @@ impl Core {
             return refuse(Kind::Busy, format!("the blade in slot {slot} has its disk here: '{fix}'"));
         }
         Ok(Some(donor))
+    }
+
+    /// Begins a capture that somebody has chosen at the machine's console, where policy offers it.
+    pub(super) fn capture_by_console(&mut self, id: BladeId) -> Answer {
+        let slot = self.roster.blades.get(&id).map(|blade| blade.slot);
+        let name = slot.and_then(|slot| self.config.policy_of(id.0, slot).menu_capture.clone());
+        let (Some(slot), Some(name)) = (slot, name) else {
+            return Answer::Wait { message: "that is no longer offered".into(), seconds: ASK_AGAIN };
+        };
+        let source = NetDonor { slot, disk: None }.to_string();
+        let request =
+            ImportRequest { name, source, publish: false, unproved: false, sha256: None, checksum: None };
+        match self.operator_import(request) {
+            Ok(_) => {
+                let message = "the capture of this machine's disk is being prepared".into();
+                Answer::Wait { message, seconds: ASK_AGAIN }
+            }
+            Err(error) => Answer::Failed { message: error.to_string(), seconds: CONSOLE_SECONDS },
+        }
     }
 
     /// Notes the capture, and returns the order for it.

@@ -113,3 +113,24 @@ fn a_capture_that_an_agent_left_is_found_by_the_same_names() {
     later.core.resume_import(web(), request);
     assert_eq!(later.told_the_importer(), first);
 }
+
+#[test]
+fn a_console_begins_a_capture_only_where_policy_offers_it() {
+    let mut bench = Bench::new(sample::config());
+    bench.plug(1, 3);
+    let Answer::Menu(menu) = bench.ask(1, Ask::Start) else { panic!("no menu") };
+    assert_eq!(menu.capture, None);
+    bench.ask(1, Ask::Choose { token: menu.token, choice: Choice::Capture });
+    assert_eq!(bench.told_the_importer(), [], "a choice that was not offered");
+
+    let mut config = sample::config();
+    config.policy.default.menu_capture = Some("web".parse().unwrap());
+    let mut bench = Bench::new(config);
+    bench.plug(1, 3);
+    let Answer::Menu(menu) = bench.ask(1, Ask::Start) else { panic!("no menu") };
+    assert_eq!(menu.capture, Some("web".parse().unwrap()));
+    let told = bench.ask(1, Ask::Choose { token: menu.token, choice: Choice::Capture });
+    assert!(matches!(told, Answer::Wait { .. }), "{told:?}");
+    let orders = bench.told_the_importer();
+    assert!(matches!(&orders[..], [ImportOrder::Capture(image, ..)] if *image == web()), "{orders:?}");
+}
