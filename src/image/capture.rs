@@ -99,8 +99,7 @@ impl Capture {
     fn capture(&self, host: &dyn Host, lvm: &Lvm, watch: &mut Watch<'_>) -> Result<Bytes> {
         let pool = look(lvm, self.watermark, Bytes(0))?;
         [Tool::Iscsistart, Tool::Partclone].iter().try_for_each(|tool| tool.check())?;
-        Workshop::make(&self.workshop, Flavour::Donor)?;
-        watch.check()?;
+        Workshop::make_while(&self.workshop, Flavour::Donor, |long| watch.wait(long))?;
         let device = self.volume(host, lvm)?;
         // From here on the volume is ours to take away: before, it may be somebody's finished image.
         self.fill(host, lvm, (&device, pool), watch).inspect_err(|error| {

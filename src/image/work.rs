@@ -3,7 +3,7 @@
 //! The clone has an id that the agent has given out and is tagged as half-made: whatever happens to this process, it is
 //! taken away like every other half-made volume that nobody wants.
 
-use std::{path::PathBuf, sync::mpsc, time::Duration};
+use std::path::PathBuf;
 
 use super::{
     Cancel,
@@ -18,9 +18,6 @@ use crate::{
     model::{Change, Checkup, ImageId, Sealing, Tag, VolumeId},
     plan::admit,
 };
-
-/// How often somebody who waits for the workshop is asked whether to go on.
-const TURN: Duration = Duration::from_millis(250);
 
 /// What is to be worked on.
 #[derive(Debug, Clone)]
@@ -104,19 +101,7 @@ impl Work {
             return Ok(made);
         }
         phase("making the workshop");
-        // It is for every image: its making goes on, whatever becomes of this work.
-        let (folder, (tell, told)) = (self.folder.clone(), mpsc::channel());
-        std::thread::spawn(move || drop(tell.send(Workshop::make(&folder, Flavour::Guest))));
-        loop {
-            self.cancel.wait(TURN)?;
-            match told.try_recv() {
-                Ok(made) => return made,
-                Err(mpsc::TryRecvError::Empty) => {}
-                Err(mpsc::TryRecvError::Disconnected) => {
-                    return Err(Error::new(Kind::Failed, "make the workshop: it broke off"));
-                }
-            }
-        }
+        Workshop::make_while(&self.folder, Flavour::Guest, |long| self.cancel.wait(long))
     }
 }
 

@@ -10,14 +10,14 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     str::FromStr,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, PoisonError, mpsc},
     time::Duration,
 };
 
 use sha2::{Digest, Sha256};
 
 use crate::{
-    error::{Context, Error, Result},
+    error::{Context, Error, Kind, Result},
     host::{
         cmd::{Cmd, Tool},
         file,
@@ -28,6 +28,8 @@ use crate::{
 pub const BUILD: &str = "internal-build-workshop";
 /// Our own program: it goes into the initramfs.
 const SHEATH: &str = "/usr/bin/sheath";
+/// How often somebody who waits for it is asked whether to go on.
+const TURN: Duration = Duration::from_millis(250);
 /// Longest time for the making, emulated on a busy machine.
 const MAKING: Duration = Duration::from_secs(900);
 /// Time for systemd to set the unit up and to take it down.
@@ -118,7 +120,7 @@ impl Workshop {
     /// Returns the workshop, making it where it has not been made. Older ones go.
     ///
     /// # Errors
-    /// [`Kind::Missing`](crate::error::Kind::Missing) with the package where a tool is not installed; else what failed.
+    /// [`Kind::Missing`] with the package where a tool is not installed; else what failed.
     pub fn make(parent: &Path, flavour: Flavour) -> Result<Self> {
         static ONE: Mutex<()> = Mutex::new(());
         let _turn = ONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,8 +128,32 @@ impl Workshop {
             return Ok(made);
         }
         build_in(&parent.join(flavour.name()), flavour).map_err(|e| e.while_doing("make the workshop"))?;
-        let none = || Error::new(crate::error::Kind::Failed, "make the workshop: it is not whole");
+        let none = || Error::new(Kind::Failed, "make the workshop: it is not whole");
         Self::find(parent, flavour).ok_or_else(none)
+    }
+
+    /// As [`Workshop::make`], for as long as who waits for it wants to: `wait` waits so long, or says that it does not. The
+    /// making itself goes on, because the workshop is for every image.
+    ///
+    /// # Errors
+    /// As [`Workshop::make`]; the error of `wait`.
+    pub fn make_while(
+        parent: &Path,
+        flavour: Flavour,
+        wait: impl Fn(Duration) -> Result<()>,
+    ) -> Result<Self> {
+        let (parent, (tell, told)) = (parent.to_owned(), mpsc::channel());
+        std::thread::spawn(move || drop(tell.send(Self::make(&parent, flavour))));
+        loop {
+            wait(TURN)?;
+            match told.try_recv() {
+                Ok(made) => return made,
+                Err(mpsc::TryRecvError::Empty) => {}
+                Err(mpsc::TryRecvError::Disconnected) => {
+                    return Err(Error::new(Kind::Failed, "make the workshop: it broke off"));
+                }
+            }
+        }
     }
 
     /// Returns the workshop in this folder, whole or not.
