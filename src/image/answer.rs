@@ -16,6 +16,8 @@ use crate::{
 
 /// The word of the kernel's command line that says what the workshop is for.
 const WORD: &str = "sheath.role=";
+/// The phase that may last long without a word: minutes, where the processor is emulated.
+pub(super) const LONG_PHASE: &str = "making the initramfs anew";
 /// More of an answer is not read: facts of a large image have some ten KiB.
 const LONGEST: usize = 1 << 20;
 

@@ -19,6 +19,9 @@ use crate::{
     plan::admit,
 };
 
+/// How often a guest is started that falls silent: one in ten was seen to hang where both it and the appliance are emulated.
+const TRIES: u32 = 3;
+
 /// What is to be worked on.
 #[derive(Debug, Clone)]
 pub struct Work {
@@ -79,10 +82,37 @@ impl Work {
     ) -> Result<T> {
         self.cancel.check()?;
         let workshop = self.workshop(phase)?;
-        let clone = Clone::make(self, lvm)?;
-        phase("starting the guest");
+        let mut left = TRIES;
+        loop {
+            left -= 1;
+            let clone = Clone::make(self, lvm)?;
+            phase("starting the guest");
+            match self.ask_guest(role, &workshop, &clone, phase) {
+                Err(error) if error.kind() == Kind::Timeout && left > 0 => {
+                    phase("the guest hangs, once more")
+                }
+                told => {
+                    let told = told?;
+                    self.cancel.check()?;
+                    return then(&clone, told);
+                }
+            }
+            // Whatever it was at is gone with its clone, or there is no other one.
+            drop(clone);
+            lvm.remove(self.volume)?;
+        }
+    }
+
+    /// Runs one guest and returns what it has told.
+    fn ask_guest(
+        &self,
+        role: Role,
+        workshop: &Workshop,
+        clone: &Clone<'_>,
+        phase: &mut dyn FnMut(&str),
+    ) -> Result<Told> {
         let (image, device, folder) = (&self.image, &clone.device, &self.folder);
-        let guest = Guest { image, role, workshop: &workshop, device, folder, cancel: &self.cancel };
+        let guest = Guest { image, role, workshop, device, folder, cancel: &self.cancel };
         let mut told = Told::default();
         guest.run(&mut |line| match line {
             Line::Phase { name } => phase(&name),
@@ -90,8 +120,7 @@ impl Work {
             Line::Changes { changes } => told.changes = changes,
             Line::Failed { .. } | Line::Done => {}
         })?;
-        self.cancel.check()?;
-        then(&clone, told)
+        Ok(told)
     }
 
     /// Returns the workshop; the first work after a kernel's upgrade makes it.

@@ -23,9 +23,8 @@ const WHO_AM_I: &str = "echo machine-id=$(cat /etc/machine-id); echo name=$(host
 /// The words of it that no two blades share.
 const OWN: [&str; 6] = ["disk", "initiator", "machine-id", "name", "seed", "ssh_host_ed25519_key.pub"];
 
-/// A guest in the guest takes a minute or so, emulated twice. One that hangs in its start is given up after five, and started
-/// once more.
-const WORKSHOP_BOUND: std::time::Duration = secs(600);
+/// A guest in the guest takes a minute or so, emulated twice. One that hangs is given up after three, and started once more.
+const WORKSHOP_BOUND: std::time::Duration = secs(900);
 
 /// Returns who the blade is. cloud-init gives it its keys some time after the prompt under emulation.
 pub(super) fn identity(blade: &mut Blade) -> BTreeMap<String, String> {

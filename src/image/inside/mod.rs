@@ -35,7 +35,7 @@ use nix::{
 
 use self::disk::Disk;
 use super::{
-    answer::{Line, Role},
+    answer::{LONG_PHASE, Line, Role},
     facts::{Facts, Kernel},
     seal::{Act, plan},
 };
@@ -149,7 +149,7 @@ fn change(port: &mut File, mounted: &disk::Mounted, acts: &[Act]) -> Result<()> 
             (Act::RemovableLoader { from }, Some(esp), _) => seal::copy_loader(esp, from)?,
             (_, _, Some((_, root))) => {
                 if matches!(act, Act::Initramfs(_)) {
-                    tell(port, &phase("making the initramfs anew"))?;
+                    tell(port, &phase(LONG_PHASE))?;
                 }
                 let inside = Inside::enter(root)?;
                 let done = seal::apply(Path::new("/"), act);

@@ -18,7 +18,7 @@ use crate::{
     error::{Context, Error, Kind, Result},
     image::{
         Cancel,
-        answer::{Line, Lines, Role},
+        answer::{LONG_PHASE, Line, Lines, Role},
         inside::{WORKSHOP, disk::SERIAL},
         sandbox::{DEVICE, Sandbox},
     },
@@ -32,10 +32,11 @@ const CONSOLE: &str = "/workshop/console";
 /// The guest's memory: kernel, initramfs and room for the image's own tools; more where they make an initramfs.
 const MEMORY_MIB: u32 = 512;
 const MEMORY_TO_SEAL_MIB: u32 = 1024;
-/// Longest time until a guest's first word: 20 s where the appliance is itself emulated and has nothing else to do.
-const FIRST_WORD: Duration = Duration::from_secs(300);
-/// Longest time between two: an initramfs may be made anew.
-const NEXT_WORD: Duration = Duration::from_secs(1200);
+/// Longest silence of a guest: its start, and each phase, take 20 s where the appliance is itself emulated and has nothing
+/// else to do.
+const SILENCE: Duration = Duration::from_secs(180);
+/// Longest silence in the one phase that takes longer.
+const LONG_SILENCE: Duration = Duration::from_secs(1200);
 /// Longest time for a guest, emulated.
 const LIMIT: Duration = Duration::from_secs(3600);
 /// The console log is cut off there, and the guest with it: one that prints so much is not at work.
@@ -64,27 +65,19 @@ impl Guest<'_> {
     /// Runs the guest to its end and hands its answer over, line by line.
     ///
     /// # Errors
-    /// What the guest says of itself; [`Kind::Denied`] when it was cancelled; [`Kind::Failed`] with the console's end where it ends without a word.
+    /// What the guest says of itself; [`Kind::Denied`] when it was cancelled; [`Kind::Timeout`] for one that falls silent;
+    /// [`Kind::Failed`] with the console's end where it ends without a word.
     pub(in crate::image) fn run(&self, on_line: &mut dyn FnMut(Line)) -> Result<()> {
         let mut silence = Silence::begin();
-        match self.run_once(on_line, &mut silence) {
-            // A guest that has not said a word has touched nothing: an emulated kernel may hang once in its start.
-            Err(error) if error.kind() == Kind::Timeout && silence.heard.is_none() => {
-                self.run_once(on_line, &mut Silence::begin())
-            }
-            ended => ended,
-        }
-    }
-
-    fn run_once(&self, on_line: &mut dyn FnMut(Line), silence: &mut Silence) -> Result<()> {
         let place = Place::make(self.folder, self.image)?;
         let node = self.device.canonicalize().attempt(|| format!("find '{}'", self.device.display()))?;
         let sandbox = self.sandbox(&place, &node);
         sandbox.stop();
         let (mut lines, mut last, mut broken) = (Lines::default(), None, false);
         let ended = sandbox.run(vec![], |piece| {
-            self.cancel.check().and_then(|()| silence.hear(piece)).inspect_err(|_| broken = true)?;
+            self.cancel.check().and_then(|()| silence.check(piece)).inspect_err(|_| broken = true)?;
             for line in lines.feed(piece).inspect_err(|_| broken = true)? {
+                silence.hear(&line);
                 match line {
                     Line::Done | Line::Failed { .. } => last = Some(line),
                     line => on_line(line),
@@ -143,31 +136,35 @@ impl Guest<'_> {
     }
 }
 
-/// How long a guest has said nothing.
+/// How long a guest has said nothing, and how long it may.
 struct Silence {
-    begin: Instant,
-    heard: Option<Instant>,
+    since: Instant,
+    most: Duration,
 }
 
 impl Silence {
     fn begin() -> Self {
-        Self { begin: Instant::now(), heard: None }
+        Self { since: Instant::now(), most: SILENCE }
     }
 
-    /// Takes in what came, or that nothing came.
+    /// Takes in what the guest says: some phases are longer than others.
+    fn hear(&mut self, line: &Line) {
+        let is_long = matches!(line, Line::Phase { name } if name == LONG_PHASE);
+        self.most = if is_long { LONG_SILENCE } else { SILENCE };
+    }
+
+    /// Takes in that something came, or nothing.
     ///
     /// # Errors
     /// [`Kind::Timeout`] when nothing has come for too long.
-    fn hear(&mut self, piece: &[u8]) -> Result<()> {
+    fn check(&mut self, piece: &[u8]) -> Result<()> {
         if !piece.is_empty() {
-            self.heard = Some(Instant::now());
+            self.since = Instant::now();
+        }
+        if self.since.elapsed() < self.most {
             return Ok(());
         }
-        let (since, most) = self.heard.map_or((self.begin, FIRST_WORD), |heard| (heard, NEXT_WORD));
-        if since.elapsed() < most {
-            return Ok(());
-        }
-        let text = format!("the guest has said nothing for {} s", most.as_secs());
+        let text = format!("the guest has said nothing for {} s", self.most.as_secs());
         Err(Error::new(Kind::Timeout, text))
     }
 }
@@ -207,16 +204,17 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_says_nothing_is_given_up_and_one_that_has_spoken_later() {
+    fn a_guest_that_says_nothing_is_given_up_and_in_its_long_phase_later() {
         let long_ago = |most: Duration| Instant::now().checked_sub(most + Duration::from_secs(1)).unwrap();
-        let mut silence = Silence { begin: long_ago(FIRST_WORD), heard: None };
-        assert_eq!(silence.hear(b"").unwrap_err().kind(), Kind::Timeout);
-        silence.hear(b"{").unwrap();
-        silence.hear(b"").unwrap();
-        silence.heard = Some(long_ago(FIRST_WORD));
-        silence.hear(b"").unwrap();
-        silence.heard = Some(long_ago(NEXT_WORD));
-        assert!(silence.hear(b"").is_err());
+        let phase = |name: &str| Line::Phase { name: name.into() };
+        let mut silence = Silence { since: long_ago(SILENCE), ..Silence::begin() };
+        assert_eq!(silence.check(b"").unwrap_err().kind(), Kind::Timeout);
+        silence.check(b"{").unwrap();
+        silence.hear(&phase(LONG_PHASE));
+        silence.since = long_ago(SILENCE);
+        silence.check(b"").unwrap();
+        silence.hear(&phase("looking again"));
+        assert!(silence.check(b"").is_err());
     }
 
     #[test]
