@@ -18,21 +18,14 @@ use std::{
 
 use super::{
     header::LARGEST,
-    limits::{Guard, look},
-    watch::{Cancel, Watch},
+    import::finish,
+    limits::{Guard, look, written},
+    watch::{Cancel, Watch, permyriad},
     workshop::{Flavour, Workshop},
 };
 use crate::{
-    error::{Error, Kind, Result},
-    host::{
-        Host,
-        cmd::Tool,
-        disk::{
-            gpt::{self, SEED_ROOM},
-            stat,
-        },
-        lvm::Lvm,
-    },
+    error::{Context, Error, Kind, Result},
+    host::{Host, cmd::Tool, disk::gpt::SEED_ROOM, lvm::Lvm},
     model::{Bytes, DonorWord, ImageId, Imported, NetDonor, PoolUsage, VolumeState},
     plan::Step,
     status::ImportProgress,
@@ -124,11 +117,7 @@ impl Capture {
         let size = self.listen(lvm, device, pool, watch)?;
         self.undo(host);
         lvm.cut_image(&self.image, Bytes(size.0 + SEED_ROOM.0))?;
-        gpt::check(device)?;
-        watch.check()?;
-        lvm.finish_image(&self.image, self.publish)?;
-        // As for any import: who cancelled meanwhile was told that nothing stays.
-        watch.check().map(|()| size)
+        finish(lvm, watch, device, (&self.image, self.publish)).map(|()| size)
     }
 
     /// Returns the image's device: what an earlier agent has begun, or a new one. How large it has to be shows at the end; a
@@ -149,6 +138,7 @@ impl Capture {
     /// Hears the donor to its end, and returns its disk's size.
     fn listen(&self, lvm: &Lvm, device: &Path, pool: PoolUsage, watch: &mut Watch<'_>) -> Result<Bytes> {
         let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        let node = device.canonicalize().attempt(|| format!("find device '{}'", device.display()))?;
         let (mut guard, mut heard) = (Guard::new(pool, self.watermark), None);
         loop {
             match words.recv_timeout(LOOK) {
@@ -167,7 +157,7 @@ impl Capture {
             }
             watch.check()?;
             not_silent(heard)?;
-            guard.admit(lvm, written(device)?)?;
+            guard.admit(lvm, written(&node)?)?;
         }
     }
 
@@ -182,10 +172,7 @@ impl Capture {
 /// Shows what the donor says as an import's progress.
 fn show(word: &DonorWord, watch: &mut Watch<'_>) -> Result<()> {
     match word {
-        DonorWord::Copying { done, total } => {
-            let share = u128::from(done.0) * 10_000 / u128::from(total.0.max(1));
-            watch.writing(u16::try_from(share.min(10_000)).expect("at most 10,000"), *done)
-        }
+        DonorWord::Copying { done, total } => watch.writing(permyriad(*done, *total), *done),
         DonorWord::Verifying { done, total } => watch.checking(done.0, *total),
         DonorWord::Told | DonorWord::Done { .. } | DonorWord::Failed { .. } => Ok(()),
     }
@@ -204,12 +191,6 @@ fn sane(size: Bytes) -> Result<Bytes> {
         return Err(Error::invalid(format!("the donor's disk is said to have {}", size.human())));
     }
     Ok(size)
-}
-
-/// Returns how much has been written to the volume, as the kernel counts it.
-fn written(device: &Path) -> Result<Bytes> {
-    let node = device.canonicalize().unwrap_or_else(|_| device.to_owned());
-    Ok(Bytes(stat::read("/sys".as_ref(), &node)?.unwrap_or_default().written_bytes))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::{
     folder::Folder,
     header::{LARGEST, Screened},
     internal,
-    limits::{Guard, LOOK, Silence, look, with_more},
+    limits::{Guard, LOOK, Silence, look, with_more, written},
     progress::Progress,
     sandbox::{DEVICE, SOURCE, Sandbox, Seen, stop_leftovers},
     source::Url,
@@ -26,7 +26,6 @@ use crate::{
         disk::{
             donor,
             gpt::{self, SEED_ROOM},
-            stat,
         },
         lvm::Lvm,
     },
@@ -249,11 +248,8 @@ impl Job<'_> {
         if let Some(size) = unpacked {
             self.lvm.cut_image(&self.import.image, Bytes(size.0 + SEED_ROOM.0))?;
         }
-        gpt::check(device)?;
-        self.watch.check()?;
-        self.lvm.finish_image(&self.import.image, self.import.publish)?;
-        // The last step takes tenths of a second: who cancelled meanwhile was told that nothing stays.
-        self.watch.check().map(|()| unpacked)
+        let Import { image, publish, .. } = self.import;
+        finish(self.lvm, &self.watch, device, (image, *publish)).map(|()| unpacked)
     }
 
     /// Writes the image to the device, watching the pool; returns the size of what was packed.
@@ -272,10 +268,9 @@ impl Job<'_> {
         let mut silence = matches!(self.seen, Seen::Export(_)).then(|| Silence::new(self.import.stall));
         sandbox.run(vec![], |piece| {
             permyriad = figures.feed(piece).unwrap_or(permyriad);
-            let counted = stat::read("/sys".as_ref(), &node)?.unwrap_or_default();
-            let written = Bytes(counted.written_bytes);
+            let written = written(&node)?;
             if let Some(silence) = &mut silence {
-                silence.hear((permyriad, counted.written_bytes))?;
+                silence.hear((permyriad, written.0))?;
             }
             guard.admit(lvm, written)?;
             watch.writing(permyriad, written)
@@ -286,6 +281,20 @@ impl Job<'_> {
 
 fn fetch<'a>(import: &'a Import, folder: &'a Folder, url: &'a Url) -> Fetch<'a> {
     Fetch { image: &import.image.name, url, folder, stall: import.stall }
+}
+
+/// Makes an image that is written whole, unless it is none, or was cancelled.
+pub(super) fn finish(
+    lvm: &Lvm,
+    watch: &Watch<'_>,
+    device: &Path,
+    (image, publish): (&ImageId, bool),
+) -> Result<()> {
+    gpt::check(device)?;
+    watch.check()?;
+    lvm.finish_image(image, publish)?;
+    // The last step takes tenths of a second: who cancelled meanwhile was told that nothing stays.
+    watch.check()
 }
 
 /// Makes `name` in our folder a link to a file.

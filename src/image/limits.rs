@@ -1,10 +1,13 @@
 //! What ends an import early: a pool that fills up, a source that falls silent.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use crate::{
     error::{Error, Kind, Result},
-    host::lvm::Lvm,
+    host::{disk::stat, lvm::Lvm},
     model::{Bytes, PoolUsage},
     plan::admit,
 };
@@ -58,6 +61,11 @@ impl Guard {
         let half = (self.room.0 / 2).max(LEAST_LOOK.0);
         self.looked.elapsed() > LOOK || written.0.saturating_sub(self.written.0) >= half
     }
+}
+
+/// Returns how much has been written to a device, as the kernel counts it.
+pub(super) fn written(node: &Path) -> Result<Bytes> {
+    Ok(Bytes(stat::read("/sys".as_ref(), node)?.unwrap_or_default().written_bytes))
 }
 
 /// Returns the pool's fill with so much more in it.

@@ -150,8 +150,7 @@ impl<'a> Watch<'a> {
         }
         let rate = self.bytes.feed(self.told, done);
         let left = rate.and_then(|rate| left(total.0.saturating_sub(done), rate));
-        let permyriad = u128::from(done) * 10_000 / u128::from(total.0.max(1));
-        let permyriad = u16::try_from(permyriad.min(10_000)).expect("at most 10,000");
+        let permyriad = permyriad(Bytes(done), total);
         let pace = Pace { rate: rate.map(whole), left };
         (self.progress)(ImportProgress::Checking { permyriad, pace });
         Ok(())
@@ -183,6 +182,12 @@ impl<'a> Watch<'a> {
         }
         Ok(due)
     }
+}
+
+/// Returns how much of all that is, in hundredths of a percent; never more than all.
+pub(super) fn permyriad(done: Bytes, total: Bytes) -> u16 {
+    let share = u128::from(done.0) * 10_000 / u128::from(total.0.max(1));
+    u16::try_from(share.min(10_000)).expect("at most 10,000")
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes a second, never below 0")]

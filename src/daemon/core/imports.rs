@@ -7,7 +7,7 @@ use crate::{
     control::api::{ImportRequest, Reply},
     error::{Error, Kind, Result},
     image::Source,
-    model::{ImageId, ImageName, Imported, Manifest, Origin, VolumeState},
+    model::{ImageId, ImageName, Imported, Manifest, NetDonor, Origin, VolumeState},
     policy,
     status::ImportProgress,
 };
@@ -65,7 +65,7 @@ impl Core {
                 .map_err(|e| e.while_doing(format!("import and publish image '{image}'")))?;
         }
         self.journal.tell_image(EventKind::Image, &name, &format!("import of image '{image}' begins"));
-        self.begin_import(image.clone(), request)?;
+        self.begin_import(image.clone(), request, donor.clone())?;
         let text = donor.map_or_else(
             || format!("image '{image}' is being imported"),
             |donor| {
@@ -82,13 +82,19 @@ impl Core {
     pub fn resume_import(&mut self, image: ImageId, request: ImportRequest) {
         let text = format!("import of image '{image}' goes on after a restart of the agent");
         self.journal.tell_image(EventKind::Image, &image.name, &text);
-        if let Err(error) = self.begin_import(image, request) {
+        let begun = self.donor_of(&request).and_then(|donor| self.begin_import(image, request, donor));
+        if let Err(error) = begun {
             self.config_error(&error);
         }
     }
 
-    fn begin_import(&mut self, image: ImageId, request: ImportRequest) -> Result<()> {
-        let order = match self.donor_of(&request)? {
+    fn begin_import(
+        &mut self,
+        image: ImageId,
+        request: ImportRequest,
+        donor: Option<NetDonor>,
+    ) -> Result<()> {
+        let order = match donor {
             Some(donor) => self.begin_capture(image.clone(), request.clone(), donor)?,
             None => ImportOrder::Start(image.clone(), request.clone()),
         };

@@ -104,20 +104,19 @@ fn a_half_made_version_is_kept_while_its_seal_runs_and_swept_up_afterwards() {
     assert!(!there(&bench), "half of a version was left");
 }
 
+/// An import of the sample image's family.
+fn import() -> Request {
+    let name = sample::image().name;
+    let source = "https://images.example.org/x.raw".to_owned();
+    let (publish, unproved) = (false, false);
+    Request::Import(ImportRequest { name, source, publish, unproved, sha256: None, checksum: None })
+}
+
 #[test]
 fn a_seal_and_an_import_of_one_family_wait_for_each_other() {
     let mut bench = Bench::new(sample::config());
     seal(&mut bench, false).unwrap();
-    let source = "https://images.example.org/x.qcow2".to_owned();
-    let import = crate::control::api::ImportRequest {
-        name: sample::image().name,
-        source,
-        publish: false,
-        sha256: None,
-        checksum: None,
-        unproved: false,
-    };
-    assert_eq!(bench.operate(Request::Import(import)).unwrap_err().kind(), Kind::Busy);
+    assert_eq!(bench.operate(import()).unwrap_err().kind(), Kind::Busy);
 }
 
 fn trial(bench: &mut Bench, firmware: crate::model::Firmware) -> crate::image::Trial {
@@ -230,16 +229,7 @@ fn a_name_stands_for_the_version_that_is_worked_on_and_of_several_one_has_to_be_
 fn a_family_that_is_imported_has_its_import_cancelled_and_not_the_work_on_another_version() {
     let mut bench = Bench::new(sample::config());
     check(&mut bench).unwrap();
-    let source = "https://images.example.org/x.raw".to_owned();
-    let import = crate::control::api::ImportRequest {
-        name: sample::image().name,
-        source,
-        publish: false,
-        sha256: None,
-        checksum: None,
-        unproved: false,
-    };
-    bench.operate(Request::Import(import)).unwrap();
+    bench.operate(import()).unwrap();
     cancel(&mut bench, "debian13").unwrap();
     assert_eq!(locked(&bench.orders).last(), Some(&ImportOrder::Cancel(sample::image().name)));
     cancel(&mut bench, "debian13@1").unwrap();
