@@ -8,6 +8,7 @@ packages=linux-image-amd64,initramfs-tools,zstd,systemd-sysv,udev,dbus,kmod,ipro
 packages=$packages,lvm2,thin-provisioning-tools,targetcli-fb,open-iscsi,dnsmasq-base,ipxe,ethtool,tcpdump
 packages=$packages,qemu-guest-agent,qemu-utils,curl,ca-certificates,e2fsprogs,fdisk,parted,dosfstools,mtools
 packages=$packages,bash-completion,man-db,python3-minimal,strace,fio,jq,libiscsi-bin,qemu-system-x86,ipxe-qemu,seabios,ovmf,partclone
+packages=$packages,qemu-block-extra,openssh-client,openssh-server,gdisk
 
 # Set up before any package is configured: the initramfs is then made once, small (it only has to mount /dev/vda),
 # and already knows the names of the slots' NICs.
@@ -29,7 +30,7 @@ printf '127.0.0.1 localhost\n127.0.1.1 appliance\n' > etc/hosts
 for u in iscsid.service iscsid.socket open-iscsi.service rtslib-fb-targetctl.service targetclid.service targetclid.socket \
   target.service systemd-networkd.service systemd-networkd-wait-online.service systemd-timesyncd.service networking.service \
   apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer \
-  man-db.timer logrotate.timer getty@tty1.service; do
+  man-db.timer logrotate.timer getty@tty1.service ssh.service ssh.socket; do
   ln -sf /dev/null etc/systemd/system/$u
 done
 EARLY
