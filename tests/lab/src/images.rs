@@ -17,12 +17,14 @@ use crate::wait::secs;
 
 const APPLIANCE: &str = include_str!("../recipes/appliance.sh");
 const APPLIANCE_DISK: &str = include_str!("../recipes/appliance-disk.sh");
+const DEBIAN: &str = include_str!("../recipes/debian.sh");
+const DEBIAN_DISK: &str = include_str!("../recipes/debian-disk.sh");
 const GOLDEN: &str = include_str!("../recipes/golden.sh");
-const GOLDEN_DISK: &str = include_str!("../recipes/golden-disk.sh");
+const DONOR: &str = include_str!("../recipes/donor.sh");
 /// What is done to the guest before it is saved, in words: a change there is a change here.
 const SAVED_STATE: &str = "started up, all cables out, synced";
 /// Room for a Debian; a blade's own disk is larger, and its root partition grows.
-const GOLDEN_SIZE: &str = "2G";
+const DISK_SIZE: &str = "2G";
 
 /// Returns the folder with a release's appliance: `root.qcow2`, `vmlinuz` and `initrd.img`.
 ///
@@ -74,27 +76,45 @@ pub fn booted(lab: &Lab) -> Result<PathBuf> {
 /// # Errors
 /// When the Debian archive cannot be reached, or laying the image out in the appliance fails.
 pub fn golden(lab: &Lab) -> Result<PathBuf> {
-    let made = lab.cache().artifact("golden", &[GOLDEN, GOLDEN_DISK, GOLDEN_SIZE], |dir| {
-        let tar = dir.join("golden.tar");
-        phase::timed("golden: packages", || recipe(&[], dir, ("golden.sh", GOLDEN), &[&tar]))?;
-        phase::timed("golden: disk", || lay_out(lab, dir, &tar))?;
+    debian(lab, ("golden", GOLDEN), Release::Trixie)
+}
+
+/// Returns the disk of a server that was installed by itself and has run: a Debian 12 as a qcow2 file, which boots from that disk
+/// and knows nothing of iSCSI.
+///
+/// # Errors
+/// As [`golden`].
+pub fn donor(lab: &Lab) -> Result<PathBuf> {
+    debian(lab, ("donor", DONOR), Release::Bookworm)
+}
+
+/// Makes a Debian's disk of a recipe for `debian.sh`.
+fn debian(lab: &Lab, (kind, text): (&str, &str), release: Release) -> Result<PathBuf> {
+    let made_from = [DEBIAN, text, DEBIAN_DISK, DISK_SIZE, release.codename()];
+    let made = lab.cache().artifact(kind, &made_from, |dir| {
+        let (own, tar) = (dir.join(format!("{kind}.sh")), dir.join("files.tar"));
+        save(&own, text)?;
+        let args = [own.as_path(), Path::new(release.codename()), &tar];
+        phase::timed(&format!("{kind}: packages"), || recipe(&[], dir, ("debian.sh", DEBIAN), &args))?;
+        phase::timed(&format!("{kind}: disk"), || lay_out(lab, dir, kind, &tar))?;
         fs::remove_file(&tar).attempt(|| format!("remove '{}'", tar.display()))
     })?;
-    Ok(made.join("golden.qcow2"))
+    Ok(made.join(format!("{kind}.qcow2")))
 }
 
 /// Lets an appliance guest do what needs root and mounts.
-fn lay_out(lab: &Lab, dir: &Path, tar: &Path) -> Result<()> {
-    let run = Lab::with("golden", lab.cache().clone(), lab.accel())?;
-    let script = dir.join("golden-disk.sh");
-    save(&script, GOLDEN_DISK)?;
-    let payload = Payload::new().file("golden.tar", tar).file("golden-disk.sh", &script);
+fn lay_out(lab: &Lab, dir: &Path, kind: &str, tar: &Path) -> Result<()> {
+    let run = Lab::with(kind, lab.cache().clone(), lab.accel())?;
+    let script = dir.join("debian-disk.sh");
+    save(&script, DEBIAN_DISK)?;
+    let payload = Payload::new().file("files.tar", tar).file("debian-disk.sh", &script);
     let mut guest = Appliance::booted(&run, &payload)?;
-    let image = dir.join("golden.qcow2");
-    blank(&image, GOLDEN_SIZE)?;
-    guest.add_disk("golden", &image, "qcow2", false)?;
-    let command = "sh -x /payload/golden-disk.sh /payload/golden.tar /dev/disk/by-id/virtio-golden";
-    guest.agent().run_within(command, secs(600))?.ok()?;
+    let image = dir.join(format!("{kind}.qcow2"));
+    blank(&image, DISK_SIZE)?;
+    guest.add_disk("made", &image, "qcow2", false)?;
+    let command =
+        format!("sh -x /payload/debian-disk.sh /payload/files.tar /dev/disk/by-id/virtio-made {kind}");
+    guest.agent().run_within(&command, secs(600))?.ok()?;
     guest.quit()
 }
 

@@ -56,12 +56,13 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Starts the appliance with the package and the golden image at hand, and nothing done with them.
+    /// Starts the appliance with the package, the golden image and a copy of the donor's disk at hand, and nothing done with them.
     ///
     /// # Errors
     /// Where there is no package, or the guest does not come to life.
     pub fn bare(name: &str) -> Result<Self> {
-        Self::bare_with(name, Payload::new())
+        let donor = images::donor(&Lab::new(name)?)?;
+        Self::bare_with(name, Payload::new().file("donor.qcow2", donor))
     }
 
     fn bare_with(name: &str, payload: Payload) -> Result<Self> {

@@ -32,6 +32,7 @@ fn images() -> sheath_lab::Result<()> {
     sheath_lab::phase::timed("images", || {
         sheath_lab::images::booted(&lab)?;
         sheath_lab::images::booted(&older)?;
-        sheath_lab::images::golden(&lab).map(|_| ())
+        sheath_lab::images::golden(&lab)?;
+        sheath_lab::images::donor(&lab).map(|_| ())
     })
 }
