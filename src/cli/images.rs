@@ -1,7 +1,7 @@
 //! `sheath images` and the short verbs of `sheath image`; importing has a file of its own.
 
 use super::{
-    args::PromoteArgs,
+    args::{PromoteArgs, ProofFirmware},
     ask,
     human::{self, NONE},
     session::Session,
@@ -184,7 +184,7 @@ pub(super) fn promote(session: &mut Session<'_>, args: &PromoteArgs) -> Result<(
     }
     let message = ask::accepted(session.ask, request)?;
     if offer {
-        return super::offer::offer(session, &args.name.clone().into());
+        return super::offer::offer(session, &args.name.clone().into(), ProofFirmware::Both);
     }
     session.accepted(message)
 }

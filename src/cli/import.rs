@@ -7,7 +7,7 @@ use std::{path::Path, time::Duration};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
-    args::{CaptureArgs, ImportArgs},
+    args::{CaptureArgs, ImportArgs, ProofFirmware},
     ask, human,
     session::Session,
 };
@@ -48,7 +48,7 @@ pub(super) fn import(session: &mut Session<'_>, args: &ImportArgs) -> Result<()>
         return Err(Error::new(kind, error));
     }
     if args.then.offer {
-        return super::offer::offer(session, &args.name.clone().into());
+        return super::offer::offer(session, &args.name.clone().into(), ProofFirmware::Both);
     }
     let state = if args.then.publish { "imported and published unproved" } else { "imported, not published" };
     let text = format!("image '{}' is {state}\n", args.name);

@@ -85,7 +85,7 @@ fn run(session: &mut Session<'_>, command: Command) -> Result<()> {
             ImageVerb::Cancel { image } => images::cancel(session, image),
             ImageVerb::Seal { image, dry_run } => work::seal(session, &image, dry_run),
             ImageVerb::Prove { image, firmware } => work::prove(session, &image, firmware),
-            ImageVerb::Offer { image } => offer::offer(session, &image),
+            ImageVerb::Offer { image, firmware } => offer::offer(session, &image, firmware),
         },
         Command::Targets => targets::list(session),
         Command::Sessions => sessions::list(session),

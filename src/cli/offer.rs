@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use super::{ask, human, session::Session, work};
+use super::{args::ProofFirmware, ask, human, session::Session, work};
 use crate::{
     control::api::Request,
     error::{Error, Kind, Result},
@@ -23,13 +23,14 @@ struct Offered {
     proofs: Vec<Proof>,
 }
 
-/// Seals the image where it needs that, proves what comes of it by each firmware that it is made for, and publishes it.
-pub(super) fn offer(session: &mut Session<'_>, image: &ImageRef) -> Result<()> {
+/// Seals the image where it needs that, proves what comes of it by each firmware that is asked for and that it is made for, and
+/// publishes it.
+pub(super) fn offer(session: &mut Session<'_>, image: &ImageRef, by: ProofFirmware) -> Result<()> {
     let image = newest(session, image)?;
     step(session, "seal", &image)?;
     let sealing = work::sealing(session, &image, Task::Seal { dry_run: false })?;
     let image = sealing.image.map_or(image, ImageRef::from);
-    let firmware = bootable(&image, sealing.checkup.as_ref())?;
+    let firmware = bootable(&image, sealing.checkup.as_ref(), by)?;
     let mut proofs = vec![];
     for firmware in firmware {
         step(session, &format!("prove by {firmware}"), &image)?;
@@ -51,19 +52,26 @@ fn newest(session: &Session<'_>, image: &ImageRef) -> Result<ImageRef> {
     found.map(ImageRef::from).ok_or_else(|| Error::new(Kind::Missing, format!("there is no image '{image}'")))
 }
 
-/// Returns by what the image can be expected to boot, where nothing is to be mended by hand.
-fn bootable(image: &ImageRef, checkup: Option<&Checkup>) -> Result<Vec<Firmware>> {
+/// Returns by what of `by` the image can be expected to boot, where nothing is to be mended by hand. What it lacks for another
+/// firmware is no matter.
+fn bootable(image: &ImageRef, checkup: Option<&Checkup>, by: ProofFirmware) -> Result<Vec<Firmware>> {
     let Some(checkup) = checkup else {
         return Err(Error::new(Kind::Failed, format!("image '{image}' was sealed and not looked at again")));
     };
-    let left = checkup.findings.iter().filter(|finding| finding.judgement.is_bad());
+    let boots = |firmware: &Firmware| match firmware {
+        Firmware::Bios => checkup.bios,
+        Firmware::Uefi => checkup.uefi,
+    };
+    let bootable: Vec<_> = by.all().iter().copied().filter(boots).collect();
+    let matters = |of: Firmware| bootable.contains(&of) || bootable.is_empty() && by.all().contains(&of);
+    let bad = checkup.findings.iter().filter(|finding| finding.judgement.is_bad());
+    let left = bad.filter(|finding| finding.firmware.is_none_or(matters));
     let left: Vec<_> = left.map(|finding| human::tame(&finding.about)).collect();
     if !left.is_empty() {
         let text = format!("image '{image}' lacks what sealing cannot give it: {}", left.join(", "));
         return Err(Error::new(Kind::Failed, format!("{text} (sheath image check {image} has the fixes)")));
     }
-    let all = [(checkup.bios, Firmware::Bios), (checkup.uefi, Firmware::Uefi)];
-    Ok(all.into_iter().filter_map(|(boots, firmware)| boots.then_some(firmware)).collect())
+    Ok(bootable)
 }
 
 fn step(session: &mut Session<'_>, what: &str, image: &ImageRef) -> Result<()> {

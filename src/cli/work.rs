@@ -53,13 +53,8 @@ pub(super) fn proof(session: &mut Session<'_>, image: &ImageRef, firmware: Firmw
 
 /// Proves that an image boots, by each firmware that is asked for.
 pub(super) fn prove(session: &mut Session<'_>, image: &ImageRef, by: ProofFirmware) -> Result<()> {
-    let all = match by {
-        ProofFirmware::Bios => &[Firmware::Bios][..],
-        ProofFirmware::Uefi => &[Firmware::Uefi],
-        ProofFirmware::Both => &[Firmware::Bios, Firmware::Uefi],
-    };
     let mut proofs = vec![];
-    for firmware in all {
+    for firmware in by.all() {
         proofs.push(proof(session, image, *firmware)?);
     }
     session.answer(&proofs, |proofs, _| proofs.iter().map(|proof| proved(image, proof)).collect())

@@ -127,12 +127,14 @@ pub enum ImageVerb {
     },
     /// Lead an image all the way: seal it where it needs that, prove it, publish it
     ///
-    /// What `seal`, `prove` and `publish` do, one after the other, each by the firmware that the image is made for. Ends where
-    /// one of them fails; what was made until then stays.
+    /// What `seal`, `prove` and `publish` do, one after the other. Ends where one of them fails; what was made until then stays.
     Offer {
         /// The image: NAME for its newest version, or NAME@VERSION
         #[arg(value_name = "IMAGE")]
         image: ImageRef,
+        /// What it is proved by; with `both`, by whichever the image is made for
+        #[arg(long, value_enum, default_value_t = ProofFirmware::Both)]
+        firmware: ProofFirmware,
     },
     /// Show what stood on the console of an image's last proof
     ///
@@ -257,4 +259,15 @@ pub enum ProofFirmware {
     Uefi,
     /// One after the other
     Both,
+}
+
+impl ProofFirmware {
+    /// Returns the firmware that is meant, in the order in which it is tried.
+    pub(crate) fn all(self) -> &'static [Firmware] {
+        match self {
+            Self::Bios => &[Firmware::Bios],
+            Self::Uefi => &[Firmware::Uefi],
+            Self::Both => &[Firmware::Bios, Firmware::Uefi],
+        }
+    }
 }

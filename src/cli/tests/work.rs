@@ -131,6 +131,29 @@ fn an_image_that_sealing_cannot_mend_is_not_offered() {
 }
 
 #[test]
+fn an_image_for_one_firmware_is_offered_for_that_and_not_for_the_other() {
+    let mut left = finding("uefi", Judgement::Missing, "no EFI system partition", Some("x"));
+    left.firmware = Some(Firmware::Uefi);
+    let sealed = || {
+        let mut view = sealing(0, None, vec![left.clone()]);
+        let WorkProgress::Done { result } = &mut view.progress else { panic!("it is done") };
+        let WorkResult::Sealing(Sealing { checkup: Some(checkup), .. }) = &mut **result else {
+            panic!("sealed")
+        };
+        checkup.uefi = false;
+        view
+    };
+    let agent_of = |works| agent(works);
+    for words in ["image offer debian13@8", "image offer debian13@8 --firmware bios"] {
+        let ran = run(&agent_of(vec![sealed(), proof(Firmware::Bios)]), words, None);
+        ran.result.unwrap();
+        assert!(ran.out.ends_with("boots by BIOS\n"), "{}", ran.out);
+    }
+    let refused = run(&agent_of(vec![sealed()]), "image offer debian13@8 --firmware uefi", None);
+    assert!(refused.result.unwrap_err().to_string().contains("cannot give it: uefi"));
+}
+
+#[test]
 fn what_does_not_boot_is_not_offered() {
     let failed = WorkProgress::Failed { error: "no login prompt".into(), kind: Kind::Failed };
     let agent = agent(vec![sealing(0, None, vec![]), view(&[], failed)]);
