@@ -161,6 +161,9 @@ fn iscsi(facts: &Facts) -> Vec<Finding> {
         ),
         (None, false) => missing(about, "none, and iscsid does not start without one", SEAL),
     });
+    let gone = "the root disk fails two minutes after its target is gone, as while the appliance restarts";
+    let waits = "the root disk waits for its target";
+    found.push(either(iscsi.patient, "patience", waits, wrong("patience", gone, SEAL)));
     found
 }
 
@@ -304,6 +307,7 @@ mod tests {
                 maker: Some(Maker::InitramfsTools),
                 daemon: true,
                 automatic: true,
+                patient: true,
                 name_from_ibft: true,
                 initiator: None,
             },

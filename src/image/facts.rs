@@ -135,6 +135,8 @@ pub struct Iscsi {
     pub automatic: bool,
     /// Whether a unit takes the initiator's name from the iBFT at each start.
     pub name_from_ibft: bool,
+    /// Whether a unit lets the root disk wait for a target that is gone for long.
+    pub patient: bool,
     /// The line of `/etc/iscsi/initiatorname.iscsi` that counts; `None` where there is no such file.
     pub initiator: Option<String>,
 }

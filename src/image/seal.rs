@@ -20,6 +20,8 @@ pub(super) enum Act {
     Remove(Leftover),
     /// A unit takes the initiator's name from the firmware.
     InitiatorName,
+    /// A unit lets the root disk wait for its target.
+    Patience,
     /// The initramfs is told to log in by itself.
     IscsiLogin(Maker),
     /// A unit keeps the boot NIC up until the end.
@@ -61,6 +63,7 @@ impl Act {
             Self::EmptyMachineId => "machine-id",
             Self::Remove(leftover) => leftover.about(),
             Self::InitiatorName => "initiator-name",
+            Self::Patience => "patience",
             Self::IscsiLogin(_) => "iscsi-login",
             Self::KeepBootNic => "boot-nic",
             Self::FirstBoot => "first-boot",
@@ -102,6 +105,7 @@ impl fmt::Display for Act {
             Self::InitiatorName => {
                 "sheath-initiator-name.service takes the initiator's name from the firmware (iBFT)"
             }
+            Self::Patience => "sheath-root-patience.service lets the root disk wait a day for its target",
             Self::IscsiLogin(Maker::InitramfsTools) => "/etc/iscsi/iscsi.initramfs: ISCSI_AUTO=true",
             Self::IscsiLogin(Maker::Dracut) => {
                 "/etc/dracut.conf.d/90-sheath.conf: iSCSI, by what the firmware left"
@@ -167,6 +171,7 @@ fn identity(facts: &Facts) -> Vec<Act> {
 fn services(facts: &Facts) -> Vec<Act> {
     let wanted = [
         (!facts.iscsi.name_from_ibft, Act::InitiatorName),
+        (!facts.iscsi.patient, Act::Patience),
         (facts.network.networkd && !facts.network.kept, Act::KeepBootNic),
         (!facts.cloud_init && !facts.first_boot, Act::FirstBoot),
     ];
@@ -228,6 +233,7 @@ mod tests {
                     facts.identity = Identity { machine_id: facts.identity.machine_id, ..Identity::default() }
                 }
                 Act::InitiatorName => facts.iscsi.name_from_ibft = true,
+                Act::Patience => facts.iscsi.patient = true,
                 Act::IscsiLogin(_) => facts.iscsi.automatic = true,
                 Act::KeepBootNic => facts.network.kept = true,
                 Act::FirstBoot => facts.first_boot = true,
@@ -252,6 +258,7 @@ mod tests {
                 "machine-id",
                 "ssh-host-keys",
                 "initiator-name",
+                "patience",
                 "boot-nic",
                 "first-boot",
                 "uefi",

@@ -33,6 +33,7 @@ const MAKING: Duration = Duration::from_secs(3 * 3600);
 const SCRIPTS: &str = "usr/lib/sheath-seal";
 
 const INITIATOR_NAME: &str = "sheath-initiator-name.service";
+const PATIENCE: &str = "sheath-root-patience.service";
 const BOOT_NIC: &str = "sheath-boot-nic.service";
 
 /// What makes dracut's initramfs log in by what the firmware left, on whatever NIC a blade has.
@@ -50,6 +51,7 @@ pub(super) fn apply(root: &Path, act: &Act) -> Result<()> {
         Act::InitiatorName => {
             unit(root, INITIATOR_NAME, include_str!("sealer/initiator-name.service"), "sysinit.target")
         }
+        Act::Patience => unit(root, PATIENCE, include_str!("sealer/patience.service"), "multi-user.target"),
         Act::KeepBootNic => {
             script(root, "boot-nic", include_str!("sealer/boot-nic"))?;
             unit(root, BOOT_NIC, include_str!("sealer/boot-nic.service"), "sysinit.target")
@@ -164,7 +166,7 @@ mod tests {
             ],
         );
         let acts = seal::plan(&facts(root)).unwrap();
-        assert_eq!(acts.len(), 9, "{acts:?}");
+        assert_eq!(acts.len(), 10, "{acts:?}");
         for act in acts.iter().filter(|act| !matches!(act, Act::Initramfs(_))) {
             apply(root, act).unwrap();
         }

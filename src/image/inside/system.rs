@@ -11,6 +11,8 @@ pub(super) const STAMP: &str = "etc/sheath-seal";
 pub(super) const FIRST_BOOT: &str = "sheath-first-boot.service";
 /// What a unit has in it that takes the initiator's name from the firmware.
 pub(super) const IBFT_NAME: &str = "/sys/firmware/ibft/initiator";
+/// What a unit has in it that makes the root disk wait.
+pub(super) const RECOVERY: &str = "recovery_tmo";
 /// Where systemd has the administrator's units.
 pub(super) const UNITS: &str = "etc/systemd/system";
 
@@ -102,6 +104,7 @@ fn iscsi(root: &Path, cmdline: &str) -> Iscsi {
         daemon: ["usr/sbin/iscsid", "sbin/iscsid", "usr/bin/iscsid"].iter().any(|path| has(path)),
         automatic: asked || value(&auto, "ISCSI_AUTO").is_some_and(|value| value == "true"),
         name_from_ibft: enabled_units(root).iter().any(|unit| text(unit).contains(IBFT_NAME)),
+        patient: enabled_units(root).iter().any(|unit| text(unit).contains(RECOVERY)),
         initiator: named.next_back().map(str::to_owned),
     }
 }
@@ -202,7 +205,8 @@ mod tests {
         let path = format!("{UNITS}/ibft.service");
         assert!(!look(&[(&path, &unit)], "").iscsi.name_from_ibft);
         let wanted = format!("{UNITS}/sysinit.target.wants/ibft.service");
-        assert!(look(&[(&path, &unit), (&wanted, "")], "").iscsi.name_from_ibft);
+        let iscsi = look(&[(&path, &unit), (&wanted, "")], "").iscsi;
+        assert!(iscsi.name_from_ibft && !iscsi.patient);
     }
 
     #[test]
