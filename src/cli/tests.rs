@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod images;
+mod readme;
 mod sessions;
 mod work;
 
