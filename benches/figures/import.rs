@@ -24,22 +24,25 @@ const SIZE: u64 = 2048 * MIB;
 const DATA: u64 = 400 * MIB;
 const FILE: &str = "/var/tmp/bench-import.raw";
 const GROUP: &str = "sheath";
-/// Often enough to see what an import needs at its most.
-const EVERY: Duration = Duration::from_millis(100);
+/// Where the units are that an import's sandboxes run in.
+const UNITS: &str = "/sys/fs/cgroup/system.slice";
+/// Often enough to see what an import needs at its most, and no load beside it.
+const EVERY: Duration = Duration::from_millis(200);
 
 /// `image.import.*`: medians over the rounds.
 pub(crate) fn beside_qemu(rounds: usize) {
     make();
-    let (mut ours, mut alone, mut by_hand, mut pool, mut memory) = (vec![], vec![], vec![], vec![], vec![]);
+    let (mut ours, mut alone, mut by_hand, mut pool) = (vec![], vec![], vec![], vec![]);
+    let mut memory = Memory::default();
     for round in 0..rounds {
-        let (took, bytes, resident) = import();
+        let (took, bytes, most) = import();
         let (converted, whole) = hand();
         say(&format!("round {round}: import {took:.1} s; qemu-img {converted:.1} s, with LVM {whole:.1} s"));
         ours.push(took);
         alone.push(converted);
         by_hand.push(whole);
         pool.push(bytes);
-        memory.push(resident);
+        memory = memory.max(most);
     }
     fs::remove_file(FILE).unwrap();
     let note = format!("{rounds} rounds in turn, 2 GiB raw with 400 MiB of data, caches dropped");
@@ -48,7 +51,50 @@ pub(crate) fn beside_qemu(rounds: usize) {
     tell("image.import.vs_by_hand", ours, "s", Some(median(by_hand)), &note);
     #[allow(clippy::cast_precision_loss, reason = "some hundred MiB")]
     tell("image.import.pool_bytes", median(pool), "bytes", Some(DATA as f64), &note);
-    tell("image.import.rss_mib", memory.into_iter().fold(0.0, f64::max), "MiB", None, &note);
+    let parts =
+        format!("sheathd at most {:.1}; qemu-img, not counted, at most {:.1}", memory.agent, memory.others);
+    tell("image.import.rss_mib", memory.ours, "MiB", None, &format!("{note}; {parts}"));
+}
+
+/// Resident memory in MiB at its most: the agent's, that of all of ours together, that of what our sandboxes have become.
+#[derive(Debug, Clone, Copy, Default)]
+struct Memory {
+    agent: f64,
+    ours: f64,
+    others: f64,
+}
+
+impl Memory {
+    /// Looks once. What systemd or LVM do meanwhile is theirs.
+    fn now(agent: &str) -> Self {
+        let agent = resident(agent);
+        let mut now = Self { agent, ours: agent, others: 0.0 };
+        for pid in sandboxed() {
+            // One that has ended meanwhile has none.
+            match fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim() {
+                "sheath" => now.ours += resident(&pid),
+                _ => now.others += resident(&pid),
+            }
+        }
+        now
+    }
+
+    fn max(self, other: Self) -> Self {
+        Self {
+            agent: self.agent.max(other.agent),
+            ours: self.ours.max(other.ours),
+            others: self.others.max(other.others),
+        }
+    }
+}
+
+/// Returns the processes of the import's sandboxes.
+fn sandboxed() -> Vec<String> {
+    let units = fs::read_dir(UNITS).unwrap().map(|unit| unit.unwrap());
+    let of_import = units.filter(|unit| unit.file_name().to_string_lossy().starts_with("sheath-import-"));
+    let lists =
+        of_import.map(|unit| fs::read_to_string(unit.path().join("cgroup.procs")).unwrap_or_default());
+    lists.flat_map(|list| list.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
 /// Makes the disk: a table, and data that are not zeros.
@@ -66,15 +112,16 @@ fn make() {
     file.sync_all().unwrap();
 }
 
-/// Has the agent import it; returns the seconds, the bytes of the pool, and the agent's largest memory in MiB.
-fn import() -> (f64, f64, f64) {
+/// Has the agent import it; returns the seconds, the bytes of the pool, and the memory that it took.
+fn import() -> (f64, f64, Memory) {
     drop_caches();
     let (before, stop) = (used(), Arc::new(AtomicBool::new(false)));
+    let agent = run("systemctl", &["show", "-P", "MainPID", "sheathd"]).trim().to_owned();
     let stopped = Arc::clone(&stop);
     let watcher = thread::spawn(move || {
-        let mut most = 0.0_f64;
+        let mut most = Memory::default();
         while !stopped.load(Ordering::Relaxed) {
-            most = most.max(resident());
+            most = most.max(Memory::now(&agent));
             thread::sleep(EVERY);
         }
         most
@@ -128,10 +175,9 @@ fn used() -> f64 {
     data.parse::<f64>().unwrap() * chunk.trim().parse::<f64>().unwrap()
 }
 
-/// Returns the agent's own resident memory in MiB: what it starts is not the agent.
-fn resident() -> f64 {
-    let pid = run("systemctl", &["show", "-P", "MainPID", "sheathd"]);
-    let status = fs::read_to_string(Path::new("/proc").join(pid.trim()).join("status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+/// Returns a process's resident memory in MiB; one that is gone has none.
+fn resident(pid: &str) -> f64 {
+    let status = fs::read_to_string(Path::new("/proc").join(pid).join("status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
     line.trim().strip_suffix(" kB").unwrap().parse::<f64>().unwrap() / 1024.0
 }

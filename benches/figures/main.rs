@@ -10,7 +10,7 @@
 //!   fixture   N blades: devices, volumes, configuration        host   the machine without LVM and udev
 //!   line      daemon::core::Core with real lanes               raw    the same objects by bare system calls
 //!   restore · targetctl · event · syscalls · fio · storm           the engine alone, in a bare guest
-//!   drift · volumes · import                                   beside the installed agent
+//!   drift · volumes · import · workshop                        beside the installed agent
 //! ```
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
@@ -36,6 +36,7 @@ mod storm;
 mod syscalls;
 mod targetctl;
 mod volumes;
+mod workshop;
 
 use std::process::ExitCode;
 
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         ["volumes", number] => volumes::make(number.parse().unwrap()),
         ["served", number] => volumes::served(number.parse().unwrap()),
         ["import", rounds] => import::beside_qemu(rounds.parse().unwrap()),
+        ["workshop"] => workshop::phases(),
         // What strace runs.
         ["engine", targets] => drop(restore::engine(targets.parse().unwrap())),
         ["raw", targets] => drop(restore::raw(targets.parse().unwrap())),

@@ -36,12 +36,7 @@ const FOLDER: &str = "/var/lib/sheath";
 
 /// Makes a disk with a GPT, and a boot sector that writes a prompt to the first serial port: in 16 bits, `lodsb`, a wait for
 /// the port, `out`, until the text is over, and then `hlt`.
-const MAKE: &str = r#"set -e
-cd /run && rm -f proof.raw && truncate -s 16M proof.raw
-echo 'start=2048, type=linux' | sfdisk -q -X gpt proof.raw
-printf '\061\300\216\330\276\041\174\254\204\300\164\022\210\304\272\375\003\354\250\040\164\373\272\370\003\210\340\356\353\351\364\353\375\r\nproof login: \000' \
-  | dd of=proof.raw conv=notrunc status=none
-echo made"#;
+const MAKE: &str = include_str!("prompt_image.sh");
 
 fn image() -> ImageId {
     let (image, made): (ImageId, String) = ("proof".parse().unwrap(), sh(MAKE));

@@ -1,5 +1,5 @@
-//! The installed package: a blade's install, its disk as an image, a hand edit that is taken back, an import, a start with a
-//! thousand targets.
+//! The installed package: a blade's install, its disk as an image, a hand edit that is taken back, an import, a sealing and a
+//! proof, a start with a thousand targets.
 
 use std::path::Path;
 
@@ -17,6 +17,7 @@ const IMPORT: [&str; 4] = [
     "image.import.pool_bytes",
     "image.import.rss_mib",
 ];
+const WORKSHOP: [&str; 2] = ["image.seal", "image.prove"];
 const SCALE: [&str; 2] = ["lio.rss_mib.1000", "lio.start.1000"];
 
 /// All figures of this stage.
@@ -31,6 +32,8 @@ pub(super) const NAMES: &[&str] = &[
     IMPORT[1],
     IMPORT[2],
     IMPORT[3],
+    WORKSHOP[0],
+    WORKSHOP[1],
     SCALE[0],
     SCALE[1],
 ];
@@ -63,6 +66,9 @@ pub(super) fn run(program: &Path, wanted: &dyn Fn(&[&str]) -> bool, report: &mut
     }
     if wanted(&IMPORT) {
         add(&mut stage, report, "import 3")?;
+    }
+    if wanted(&WORKSHOP) {
+        add(&mut stage, report, "workshop")?;
     }
     if wanted(&SCALE) {
         stage.appliance.ok("systemctl stop sheathd")?;

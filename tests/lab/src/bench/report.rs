@@ -114,7 +114,17 @@ const FIGURES: &[(&str, Option<Bar>, &str)] = &[
         "the same, beside `lvcreate`, `qemu-img convert -W` and two `lvchange` by hand",
     ),
     ("image.import.pool_bytes", Some(Bar::Ratio(1.05)), "pool space that it takes, beside the data in it"),
-    ("image.import.rss_mib", Some(Bar::Value(40.0)), "sheathd's largest resident memory meanwhile"),
+    (
+        "image.import.rss_mib",
+        Some(Bar::Value(40.0)),
+        "largest resident memory meanwhile of sheathd and its helpers together",
+    ),
+    ("image.seal", None, "a small image's guest: facts, changes, facts again"),
+    (
+        "image.prove",
+        None,
+        "a small image's throw-away disk, from its making over PXE and iSCSI to the prompt, and away again",
+    ),
 ];
 
 /// All figures of a run.
