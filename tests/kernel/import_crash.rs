@@ -5,9 +5,13 @@
 use std::{
     env, fs,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
-use sheath::{image::Cancel, model::VolumeState};
+use sheath::{
+    image::{Cancel, Import},
+    model::VolumeState,
+};
 
 use crate::{
     guest::wait_for,
@@ -26,7 +30,7 @@ const NAME: &str = "killed";
 fn vm_import_child() {
     let Ok(words) = env::var(CHILD) else { return };
     let (folder, source) = words.split_once(' ').unwrap();
-    let import = sheath::image::Import {
+    let import = Import {
         image: NAME.parse().unwrap(),
         source: source.parse().unwrap(),
         checks: vec![],
@@ -84,8 +88,8 @@ fn vm_import_goes_on_with_what_a_killed_agent_has_fetched() {
     child.kill().unwrap();
     child.wait().unwrap();
     server.asked.lock().unwrap().clear();
-    // The same URL, and the server is well again: its word for the file's version is the same.
-    let order = lab.order(NAME, &server.url("stalls"));
+    // The same URL, and its word for the file's version is the same. It falls silent once more: that is not waited for.
+    let order = Import { stall: Duration::from_secs(5), ..lab.order(NAME, &server.url("stalls")) };
     let result = order.run(pool(), &Cancel::default(), &mut |_| ());
     result.map_err(|e| e.chain()).unwrap();
     lab.assert_clean(&order.image.name);
