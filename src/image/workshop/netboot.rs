@@ -16,7 +16,7 @@ use super::{
     qemu::{equip, has_kvm, machine},
 };
 use crate::{
-    error::{Context, Error, Kind, Result},
+    error::{Error, Kind, Result},
     host::file,
     image::{Cancel, logs::LONGEST, sandbox::Sandbox},
     model::{Firmware, ImageId, Mac, Portal},
@@ -76,8 +76,7 @@ impl Netboot<'_> {
     /// What keeps it from being started, [`Kind::Denied`] when it was cancelled; a boot that fails is no error but a [`Seen`] without a prompt.
     pub(in crate::image) fn run(&self) -> Result<Seen> {
         let place = Place::make(self.folder, self.image)?;
-        let boot = place.beside("boot-files");
-        fs::create_dir_all(&boot).attempt(|| format!("make '{}'", boot.display()))?;
+        let boot = place.folder_beside("boot-files")?;
         // The script has the target's password in it: only the guest's passing user sees it, and only until it ends.
         file::save(&boot.join(SCRIPT), self.script.as_bytes(), 0o644)?;
         let variables = self.variables(&place)?;
@@ -133,6 +132,8 @@ impl Netboot<'_> {
         let mut pair = |key: &str, value: String| args.extend([key.to_owned(), value]);
         pair("-serial", "stdio".into());
         pair("-netdev", format!("user,id=net,ipv6=off,net={NETWORK},tftp={BOOT},bootfile={SCRIPT}"));
+        // A BIOS that has found nothing to boot from would wait for somebody to come by; it restarts, and QEMU ends.
+        pair("-boot", "reboot-timeout=1000".into());
         // With QEMU's option ROM: iPXE, for both firmwares.
         let nic = if self.firmware == Firmware::Bios { "e1000" } else { "virtio-net-pci" };
         pair("-device", format!("{nic},netdev=net,mac={},bootindex=0", self.mac));

@@ -46,6 +46,14 @@ impl Place {
         self.0.join(name)
     }
 
+    /// Makes such a part a folder that a passing user can stand in, whatever our umask; only root gets to it.
+    pub(in crate::image) fn folder_beside(&self, name: &str) -> Result<PathBuf> {
+        let (folder, mode) = (self.beside(name), Permissions::from_mode(0o755));
+        let made = fs::create_dir_all(&folder).and_then(|()| fs::set_permissions(&folder, mode));
+        made.attempt(|| format!("make '{}'", folder.display()))?;
+        Ok(folder)
+    }
+
     /// Returns the end of the console's log, on one line.
     pub(in crate::image) fn last_words(&self, most: usize) -> String {
         end_of(&fs::read(self.console()).unwrap_or_default(), most)
@@ -84,6 +92,9 @@ mod tests {
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
         fs::create_dir_all(place.root().join("workshop/x")).unwrap();
         File::create(place.root().join("workshop/console")).unwrap();
+        let seen = place.folder_beside("seen").unwrap();
+        assert_eq!(fs::metadata(&seen).unwrap().permissions().mode() & 0o777, 0o755);
+        fs::remove_dir(seen).unwrap();
         crate::host::file::save(&place.console(), b"one\r\n\r\nKernel panic\r\n", 0o666).unwrap();
         assert_eq!(place.last_words(100), "one; Kernel panic");
         drop(place);
