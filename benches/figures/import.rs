@@ -26,28 +26,36 @@ const FILE: &str = "/var/tmp/bench-import.raw";
 const GROUP: &str = "sheath";
 /// Where the units are that an import's sandboxes run in.
 const UNITS: &str = "/sys/fs/cgroup/system.slice";
+/// The unit that does what qemu-img alone does; its name is there for as long as it is.
+const CONVERTING: &str = "sheath-import-bench-convert.service";
 /// Often enough to see what an import needs at its most, and no load beside it.
-const EVERY: Duration = Duration::from_millis(200);
+const EVERY: Duration = Duration::from_millis(50);
 
 /// `image.import.*`: medians over the rounds.
 pub(crate) fn beside_qemu(rounds: usize) {
     make();
-    let (mut ours, mut alone, mut by_hand, mut pool) = (vec![], vec![], vec![], vec![]);
+    let [mut ours, mut converting, mut alone, mut by_hand, mut pool] = [(); 5].map(|()| vec![]);
     let mut memory = Memory::default();
     for round in 0..rounds {
-        let (took, bytes, most) = import();
+        let (took, bytes, seen) = import();
         let (converted, whole) = hand();
-        say(&format!("round {round}: import {took:.1} s; qemu-img {converted:.1} s, with LVM {whole:.1} s"));
+        let inside = seen.converting.as_secs_f64();
+        say(&format!(
+            "round {round}: import {took:.1} s, {inside:.1} s of it converting; qemu-img {converted:.1} s, with LVM {whole:.1} s"
+        ));
+        converting.push(inside);
         ours.push(took);
         alone.push(converted);
         by_hand.push(whole);
         pool.push(bytes);
-        memory = memory.max(most);
+        memory = memory.max(seen.most);
     }
     fs::remove_file(FILE).unwrap();
     let note = format!("{rounds} rounds in turn, 2 GiB raw with 400 MiB of data, caches dropped");
     let ours = median(ours);
-    tell("image.import.vs_qemu_img", ours, "s", Some(median(alone)), &note);
+    tell("image.import.vs_qemu_img", ours, "s", Some(median(alone.clone())), &note);
+    let sandbox = format!("{note}; seen every {} ms", EVERY.as_millis());
+    tell("image.import.converting", median(converting), "s", Some(median(alone)), &sandbox);
     tell("image.import.vs_by_hand", ours, "s", Some(median(by_hand)), &note);
     #[allow(clippy::cast_precision_loss, reason = "some hundred MiB")]
     tell("image.import.pool_bytes", median(pool), "bytes", Some(DATA as f64), &note);
@@ -88,6 +96,28 @@ impl Memory {
     }
 }
 
+/// What was seen of an import while it went on.
+#[derive(Debug, Default)]
+struct Seen {
+    most: Memory,
+    converting: Duration,
+}
+
+impl Seen {
+    /// Looks until it is stopped.
+    fn until(stopped: &AtomicBool, agent: &str) -> Self {
+        let (mut seen, mut begun) = (Self::default(), None);
+        while !stopped.load(Ordering::Relaxed) {
+            seen.most = seen.most.max(Memory::now(agent));
+            if Path::new(UNITS).join(CONVERTING).exists() {
+                seen.converting = begun.get_or_insert_with(Instant::now).elapsed();
+            }
+            thread::sleep(EVERY);
+        }
+        seen
+    }
+}
+
 /// Returns the processes of the import's sandboxes.
 fn sandboxed() -> Vec<String> {
     let units = fs::read_dir(UNITS).unwrap().map(|unit| unit.unwrap());
@@ -112,20 +142,13 @@ fn make() {
     file.sync_all().unwrap();
 }
 
-/// Has the agent import it; returns the seconds, the bytes of the pool, and the memory that it took.
-fn import() -> (f64, f64, Memory) {
+/// Has the agent import it; returns the seconds, the bytes of the pool, and what was seen meanwhile.
+fn import() -> (f64, f64, Seen) {
     drop_caches();
     let (before, stop) = (used(), Arc::new(AtomicBool::new(false)));
     let agent = run("systemctl", &["show", "-P", "MainPID", "sheathd"]).trim().to_owned();
     let stopped = Arc::clone(&stop);
-    let watcher = thread::spawn(move || {
-        let mut most = Memory::default();
-        while !stopped.load(Ordering::Relaxed) {
-            most = most.max(Memory::now(&agent));
-            thread::sleep(EVERY);
-        }
-        most
-    });
+    let watcher = thread::spawn(move || Seen::until(&stopped, &agent));
     let begin = Instant::now();
     run("sheath", &["image", "import", "bench", FILE]);
     let took = begin.elapsed().as_secs_f64();

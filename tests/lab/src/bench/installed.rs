@@ -11,8 +11,9 @@ use crate::phase::timed;
 use crate::stage::Stage;
 
 const DRIFT: &str = "lio.drift_repair_ms";
-const IMPORT: [&str; 4] = [
+const IMPORT: [&str; 5] = [
     "image.import.vs_qemu_img",
+    "image.import.converting",
     "image.import.vs_by_hand",
     "image.import.pool_bytes",
     "image.import.rss_mib",
@@ -32,6 +33,7 @@ pub(super) const NAMES: &[&str] = &[
     IMPORT[1],
     IMPORT[2],
     IMPORT[3],
+    IMPORT[4],
     WORKSHOP[0],
     WORKSHOP[1],
     SCALE[0],

@@ -108,10 +108,11 @@ const FIGURES: &[(&str, Option<Bar>, &str)] = &[
         Some(Bar::Ratio(1.1)),
         "import of a 2 GiB raw image with 400 MiB of data until it is listed, beside `qemu-img convert -W` alone",
     ),
+    ("image.import.converting", None, "its conversion alone, with its sandbox, beside the same"),
     (
         "image.import.vs_by_hand",
         None,
-        "the same, beside `lvcreate`, `qemu-img convert -W` and two `lvchange` by hand",
+        "the import, beside `lvcreate`, `qemu-img convert -W` and two `lvchange` by hand",
     ),
     ("image.import.pool_bytes", Some(Bar::Ratio(1.05)), "pool space that it takes, beside the data in it"),
     (
