@@ -33,6 +33,7 @@ pub(crate) fn config() -> Config {
         menu_default: MenuDefault::Wait,
         menu_capture: None,
         key_timeout: 2,
+        disk: Default::default(),
         hostname: None,
     };
     Config {

@@ -4,6 +4,7 @@
 //! a configuration may be written before the machine is ready for it.
 
 mod chassis;
+mod disk;
 mod image;
 mod policy;
 
@@ -37,8 +38,8 @@ fn read(reader: &mut Reader<'_>, top: &Section<'_, '_>) -> Option<Config> {
     let pool = pool(reader, top);
     let dhcp = chassis::dhcp(reader, top, &chassis);
     let target = chassis::target(reader, top, &chassis, &dhcp);
-    let policy = policy::policy(reader, top, &chassis.named);
-    let images = image::images(reader, top);
+    let (policy, mut disks) = policy::policy(reader, top, &chassis.named);
+    let images = image::images(reader, top, &mut disks);
     Some(Config { chassis: chassis.whole()?, pool, dhcp: dhcp?, target: target?, policy, images })
 }
 

@@ -31,7 +31,9 @@ const fn key(
 
 const TABLE: &str = "a table";
 const SWITCH: &str = "true or false";
-const SIZE: &str = "a size of at least 1MiB, such as \"20GiB\"";
+const PART: &str = "a size of at least 1MiB, such as \"20GiB\", or \"none\"";
+const DISK: &str = "a size of at least 1MiB, such as \"20GiB\", or \"image\"";
+const ROOT: &str = "\"fill\", \"keep\" or a size of at least 1MiB, such as \"20GiB\"";
 const LVM: &str = "an LVM name (1 to 60 of letters, digits, _ . + -, not starting with a hyphen)";
 const PORT: &str = "an interface name (1 to 15 of letters, digits, . _ -, starting with a letter or digit)";
 
@@ -158,6 +160,17 @@ pub const KEYS: &[Key] = &[
         "2",
         "how long a key opens the menu of a blade that has a disk; 0 for never",
     ),
+    key(
+        ("policy", "disk_size"),
+        DISK,
+        "",
+        "as in [image.NAME], for one slot or blade there stronger than the image's own, in [policy] weaker; it counts \
+         when a disk is made, and no disk that exists changes",
+    ),
+    key(("policy", "root"), ROOT, "", "the same"),
+    key(("policy", "swap"), PART, "", "the same"),
+    key(("policy", "data"), PART, "", "the same"),
+    key(("policy", "reserve"), PART, "", "the same"),
     key(("policy", "slot"), TABLE, "", "the same keys for one slot: [policy.slot.3]"),
     key(("policy", "blade"), TABLE, "", "the same keys for one blade: [policy.blade.\"52:54:00:12:34:56\"]"),
     key(("policy.slot", "*"), TABLE, "", "the key is the number of a slot of [chassis.slots]"),
@@ -169,9 +182,22 @@ pub const KEYS: &[Key] = &[
         "the blade's host name, in [policy.slot.N] and [policy.blade.\"MAC\"] only; left out, the blade's id",
     ),
     key(("image", "*"), TABLE, "", "the key is the image's name"),
-    key(("image.NAME", "disk_size"), SIZE, "", "the size of a disk made from it; left out, the image's own"),
-    key(("image.NAME", "swap"), SIZE, "", "adds a swap partition of this size"),
-    key(("image.NAME", "data"), SIZE, "", "adds a data partition of this size"),
+    key(
+        ("image.NAME", "disk_size"),
+        DISK,
+        "\"image\"",
+        "the size of a disk made from it; \"image\" for the image's own with what is added to it",
+    ),
+    key(
+        ("image.NAME", "root"),
+        ROOT,
+        "\"fill\"",
+        "what becomes of the root partition: it grows over what the others leave, stays as the image has it, or grows to \
+         this size (with a disk_size); what is left stays free behind it",
+    ),
+    key(("image.NAME", "swap"), PART, "\"none\"", "adds a swap partition of this size"),
+    key(("image.NAME", "data"), PART, "\"none\"", "adds a data partition of this size"),
+    key(("image.NAME", "reserve"), PART, "\"none\"", "leaves so much unpartitioned at the disk's end"),
     key(("image.NAME", "spares"), "a number (0 to 1000)", "0", "how many clones are made ahead"),
     key(
         ("image.NAME", "ssh_keys"),
@@ -214,7 +240,20 @@ mod tests {
         let names: Vec<_> = known(NARROW).map(|k| k.name).collect();
         assert_eq!(
             names,
-            ["policy", "restart", "menu_timeout", "menu_default", "menu_capture", "key_timeout", "hostname"]
+            [
+                "policy",
+                "restart",
+                "menu_timeout",
+                "menu_default",
+                "menu_capture",
+                "key_timeout",
+                "disk_size",
+                "root",
+                "swap",
+                "data",
+                "reserve",
+                "hostname"
+            ]
         );
     }
 }

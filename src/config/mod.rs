@@ -4,6 +4,7 @@
 //! key. `keys` is the table of all keys. Nothing here reads the machine: whether a port exists is for `host` to say.
 
 mod check;
+mod disk;
 mod fault;
 mod initial;
 mod keys;
@@ -12,6 +13,7 @@ mod raw;
 mod slots;
 
 pub use check::parse;
+pub use disk::{DiskKeys, Given};
 pub use fault::Fault;
 pub use initial::{Initial, SAMPLE, render_initial};
 pub use keys::{KEYS, Key};
@@ -23,8 +25,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Bytes, Chap, ExtraPartition, Hostname, ImageName, ImageRef, Iqn, LvName, Mac, PortName, Portal, Slot,
-    Template, VgName,
+    Chap, Hostname, ImageName, ImageRef, Iqn, LvName, Mac, PortName, Portal, Slot, Template, VgName,
 };
 
 /// The whole configuration, checked.
@@ -130,6 +131,8 @@ pub struct BladePolicy {
     pub menu_capture: Option<ImageName>,
     /// For how many seconds a key opens the menu when the blade has a disk; 0 for never.
     pub key_timeout: u32,
+    /// What its disks are like, as far as this very table says: other tables than `[policy]` stand between.
+    pub disk: DiskKeys,
     /// The host name; `None` for the blade's id.
     pub hostname: Option<Hostname>,
 }
@@ -173,10 +176,8 @@ pub enum MenuDefault {
 /// `[image.NAME]`: what a disk made from the image is like.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ImageProfile {
-    /// The disk's size; `None` for the image's own.
-    pub disk_size: Option<Bytes>,
-    /// Partitions that the image does not have (`swap = "1GiB"`, `data = "10GiB"`).
-    pub extra: Vec<ExtraPartition>,
+    /// Its size and its partitions.
+    pub disk: DiskKeys,
     /// How many clones are made ahead.
     pub spares: u16,
     /// SSH public keys for the blade's users.

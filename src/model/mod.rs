@@ -29,7 +29,7 @@ pub use lio::{Backstore, Chap, Export, ForeignExport, NopIn, Portal, Stray};
 pub use mac::Mac;
 pub use manifest::{Check, Consistency, Imported, Manifest, Origin, Parent};
 pub use names::{Hostname, ImageName, LvName, PortName, VgName};
-pub use profile::{DiskGuid, ExtraPartition, Layout, PartitionKind, Seed};
+pub use profile::{DiskGuid, DiskProfile, ExtraPartition, Layout, PartitionKind, Root, Seed};
 pub use secret::{Credentials, Secret};
 pub use template::{Template, Variables};
 pub use volume::{PoolUsage, Role, Tag, Volume, VolumeId, VolumeState};

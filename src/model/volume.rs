@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fmt, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{BladeId, Bytes, ImageId, LvName, Mac, Slot, names::serde_as_text};
+use super::{BladeId, Bytes, DiskProfile, ImageId, LvName, Mac, Slot, names::serde_as_text};
 use crate::error::Error;
 
 /// The id of a clone: 128 random bits, made once, never reused, written as 32 lower-case hex digits.
@@ -75,6 +75,8 @@ pub enum Tag {
     Published,
     /// The version that its family's name stands for, because the operator says so.
     Default,
+    /// What a clone was made like.
+    Profile(DiskProfile),
 }
 
 impl fmt::Display for Tag {
@@ -86,6 +88,7 @@ impl fmt::Display for Tag {
             Self::Slot(slot) => write!(f, "sheath.slot={slot}"),
             Self::Published => f.write_str("sheath.published"),
             Self::Default => f.write_str("sheath.default"),
+            Self::Profile(profile) => write!(f, "sheath.profile={profile}"),
         }
     }
 }
@@ -103,6 +106,7 @@ impl FromStr for Tag {
             Some(("image", value)) => ImageId::from_tag_value(value).map(Self::Image),
             Some(("blade", value)) => value.parse::<Mac>().map(|mac| Self::Blade(BladeId(mac))),
             Some(("slot", value)) => value.parse().map(Self::Slot),
+            Some(("profile", value)) => value.parse().map(Self::Profile),
             _ => Err(foreign()),
         }
     }
@@ -127,6 +131,8 @@ pub enum Role {
         id: VolumeId,
         /// The image that it came from.
         image: ImageId,
+        /// What it is like; `None` where nothing says so: then it is given to nobody.
+        profile: Option<DiskProfile>,
     },
     /// A blade's disk.
     Disk {
@@ -185,7 +191,11 @@ impl Volume {
         let slot = tags.iter().find_map(|t| if let Tag::Slot(slot) = t { Some(*slot) } else { None });
         let role = match (blade, slot) {
             (Some(blade), Some(slot)) => Role::Disk { id, image, blade, slot },
-            _ => Role::Spare { id, image },
+            _ => {
+                let profile =
+                    tags.iter().find_map(|t| if let Tag::Profile(it) = t { Some(*it) } else { None });
+                Role::Spare { id, image, profile }
+            }
         };
         Some((role, state))
     }
@@ -225,6 +235,7 @@ mod tests {
             Tag::Image("debian13@12".parse().unwrap()),
             Tag::Blade(blade),
             Tag::Slot("3".parse().unwrap()),
+            Tag::Profile(DiskProfile { swap: Some(Bytes::gib(1)), ..DiskProfile::default() }),
         ] {
             assert_eq!(tag.to_string().parse::<Tag>().unwrap(), tag);
         }
@@ -237,7 +248,7 @@ mod tests {
         let image: ImageId = "debian13".parse().unwrap();
         let tags = BTreeSet::from([Tag::Image(image.clone()), Tag::Slot("3".parse().unwrap())]);
         let (role, state) = Volume::identify(id.lv_name().as_str(), &tags).unwrap();
-        assert_eq!((role, state), (Role::Spare { id, image }, VolumeState::Ready));
+        assert_eq!((role, state), (Role::Spare { id, image, profile: None }, VolumeState::Ready));
         assert!(Volume::identify("root", &tags).is_none());
     }
 

@@ -97,7 +97,10 @@ fn tags_of(volume: &Volume) -> BTreeSet<Tag> {
             let tags = [(*published, Tag::Published), (*pinned, Tag::Default)];
             tags.into_iter().filter_map(|(has, tag)| has.then_some(tag)).collect()
         }
-        Role::Spare { image, .. } => vec![Tag::Image(image.clone())],
+        Role::Spare { image, profile, .. } => {
+            let profile = profile.map(Tag::Profile);
+            [Tag::Image(image.clone())].into_iter().chain(profile).collect()
+        }
         Role::Disk { image, blade, slot, .. } => {
             vec![Tag::Image(image.clone()), Tag::Blade(*blade), Tag::Slot(*slot)]
         }

@@ -18,7 +18,7 @@ pub use disk::{blade, undo};
 pub use drift::{drift, leaving};
 pub use export::serve;
 pub use step::{Changed, Step};
-pub use volume::{admit, grow, leftovers, promote, ready_spare, spare, surplus_spares};
+pub use volume::{admit, grow, leftovers, promote, ready_spares, spare, surplus_spares};
 
 /// What is to be done for one blade.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

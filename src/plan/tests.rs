@@ -2,7 +2,7 @@
 
 mod crash;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -13,7 +13,7 @@ use crate::{
         Host,
         sim::{Machine, Sim},
     },
-    model::{Bytes, Growth, PoolUsage, Role, Stray, VolumeId},
+    model::{Bytes, DiskProfile, Growth, PoolUsage, Role, Stray, VolumeId},
     observed::{MapState, ObservedExport},
     policy::{self, BladeWish},
     roster::{Blade, Disk, Grant, GrantedBy},
@@ -226,14 +226,25 @@ fn half_made_volumes_are_left_over_only_when_nothing_wants_them() {
     assert_eq!(leftovers(&host.volumes().unwrap(), &BTreeSet::new()), [NEW]);
     assert_eq!(leftovers(&host.volumes().unwrap(), &BTreeSet::from([NEW])), []);
     run_all(&host, &steps);
-    assert_eq!(ready_spare(&sample::image(), &host.volumes().unwrap(), &BTreeSet::new()), Some(NEW));
-    assert_eq!(ready_spare(&sample::image(), &host.volumes().unwrap(), &BTreeSet::from([NEW])), None);
+    let volumes = host.volumes().unwrap();
+    let ready = |image: &str, profile: DiskProfile, taken: &[VolumeId]| {
+        let (image, taken) = (image.parse().unwrap(), taken.iter().copied().collect());
+        ready_spares((&image, profile), &volumes, &taken).collect::<Vec<_>>()
+    };
+    assert_eq!(ready("debian13", make.profile, &[]), [NEW]);
+    assert_eq!(ready("debian13", make.profile, &[NEW]), []);
+    assert_eq!(ready("debian13@2", make.profile, &[]), []);
+    let larger = DiskProfile { size: Some(Bytes::gib(9)), ..make.profile };
+    assert_eq!(ready("debian13", larger, &[]), [], "a spare is never made to fit");
+    let wanted = |profile| BTreeMap::from([(sample::image(), (1, profile))]);
+    assert_eq!(surplus_spares(&volumes, &wanted(make.profile), &BTreeSet::new()), []);
+    assert_eq!(surplus_spares(&volumes, &wanted(larger), &BTreeSet::new()), [NEW]);
 }
 
 #[test]
 fn a_disk_is_never_smaller_than_its_image_and_partitions() {
     let mut make = policy::make(&sample::config(), &sample::image(), NEW);
-    make.size = Some(Bytes::gib(1));
+    make.profile.size = Some(Bytes::gib(1));
     assert_eq!(spare(NEW, &make, &sample::volumes()).unwrap_err().kind(), Kind::Invalid);
 }
 

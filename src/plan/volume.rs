@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     error::{Error, Kind, Result},
-    model::{Bytes, Growth, ImageId, PoolUsage, Role, Tag, Volume, VolumeId, VolumeState},
+    model::{Bytes, DiskProfile, Growth, ImageId, PoolUsage, Role, Tag, Volume, VolumeId, VolumeState},
     observed::Volumes,
     plan::Step,
     policy::MakeWish,
@@ -22,13 +22,13 @@ pub(super) fn clone_steps(volume: VolumeId, make: &MakeWish, volumes: &Volumes) 
     if !volumes.volumes.contains_key(&volume.lv_name()) {
         admit(&volumes.pool, make.watermark)?;
     }
-    let mut tags = vec![Tag::Making, Tag::Image(make.image.clone())];
+    let mut tags = vec![Tag::Making, Tag::Image(make.image.clone()), Tag::Profile(make.profile)];
     if let Some((blade, slot, _)) = &make.owner {
         tags.extend([Tag::Blade(*blade), Tag::Slot(*slot)]);
     }
     let mut steps = vec![
         Step::Clone { volume, image: make.image.clone(), size, tags },
-        Step::Partition { volume, layout: make.layout.clone() },
+        Step::Partition { volume, layout: make.profile.layout(make.guid) },
     ];
     if let Some((_, _, seed)) = &make.owner {
         steps.push(Step::Seed { volume, seed: seed.clone() });
@@ -56,16 +56,16 @@ fn size_of(make: &MakeWish, volumes: &Volumes) -> Result<Bytes> {
     if golden.state == VolumeState::Making {
         return Err(Error::new(Kind::Missing, format!("clone image '{image}': it is still being imported")));
     }
-    let extra: u64 = make.layout.extra.iter().map(|partition| partition.size.0).sum();
-    match make.size {
+    match make.profile.size {
         // A promoted image has its blade's extra partitions in it, and room for the seed: what of it is needed only the
         // table knows, and what does not fit is refused when that is made.
         Some(size) if size < golden.size => Err(Error::invalid(format!(
-            "clone image '{image}': disk_size {size} is too small, the image has {} (grown on its blade?)",
+            "clone image '{image}': disk_size {size} is too small, the image has {} (grown on its blade?), and a disk \
+             cannot shrink: raise disk_size in the configuration, or leave it out",
             golden.size.human()
         ))),
         Some(size) => Ok(size),
-        None => Ok(Bytes(golden.size.0 + extra + TAIL.0)),
+        None => Ok(Bytes(golden.size.0.saturating_add(make.profile.added().0).saturating_add(TAIL.0))),
     }
 }
 
@@ -109,13 +109,17 @@ pub fn admit(usage: &PoolUsage, watermark: u8) -> Result<()> {
     ))
 }
 
-/// Returns a ready spare of the image that no grant has taken.
-pub fn ready_spare(image: &ImageId, volumes: &Volumes, taken: &BTreeSet<VolumeId>) -> Option<VolumeId> {
-    volumes.volumes.values().find_map(|volume| match &volume.role {
-        Role::Spare { id, image: of }
-            if of == image && volume.state == VolumeState::Ready && !taken.contains(id) =>
-        {
-            Some(*id)
+/// Returns the ready spares of the image and of this profile that no grant has taken: one of another profile is somebody
+/// else's, and never made to fit.
+pub fn ready_spares<'a>(
+    (image, profile): (&'a ImageId, DiskProfile),
+    volumes: &'a Volumes,
+    taken: &'a BTreeSet<VolumeId>,
+) -> impl Iterator<Item = VolumeId> + 'a {
+    let ready = volumes.volumes.values().filter(|volume| volume.state == VolumeState::Ready);
+    ready.filter_map(move |volume| match &volume.role {
+        Role::Spare { id, image: of, profile: like } => {
+            (of == image && *like == Some(profile) && !taken.contains(id)).then_some(*id)
         }
         _ => None,
     })
@@ -140,26 +144,27 @@ pub fn promote(disk: &Volume, image: &ImageId, publish: bool) -> Result<Vec<Step
     ])
 }
 
-/// Returns the spares that are more than `wanted` says; of an image that is not in it, all of them.
+/// Returns the spares that are more than `wanted` says; of an image that is not in it, or of another profile, all of them.
 pub fn surplus_spares(
     volumes: &Volumes,
-    wanted: &BTreeMap<ImageId, usize>,
+    wanted: &BTreeMap<ImageId, (usize, DiskProfile)>,
     taken: &BTreeSet<VolumeId>,
 ) -> Vec<VolumeId> {
     let mut left = wanted.clone();
     let ready = volumes.volumes.values().filter(|volume| volume.state == VolumeState::Ready);
     let spares = ready.filter_map(|volume| match &volume.role {
-        Role::Spare { id, image } if !taken.contains(id) => Some((*id, image)),
+        Role::Spare { id, image, profile } if !taken.contains(id) => Some((*id, image, *profile)),
         _ => None,
     });
-    let is_surplus = |(_, image): &(VolumeId, &ImageId)| match left.get_mut(*image) {
-        Some(number) if *number > 0 => {
+    type Spare<'a> = (VolumeId, &'a ImageId, Option<DiskProfile>);
+    let is_surplus = |(_, image, like): &Spare<'_>| match left.get_mut(*image) {
+        Some((number, profile)) if *number > 0 && *like == Some(*profile) => {
             *number -= 1;
             false
         }
         _ => true,
     };
-    spares.filter(is_surplus).map(|(id, _)| id).collect()
+    spares.filter(is_surplus).map(|(id, ..)| id).collect()
 }
 
 /// Returns the half-made clones that nothing wants: they were never served, so nothing can be lost with them.

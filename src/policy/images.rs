@@ -250,7 +250,7 @@ mod tests {
         let mut all = family(&[(1, true, false, true)]);
         let (id, image) = (crate::model::VolumeId(7), "web@6".parse().unwrap());
         let spare = all.volumes.values().next().unwrap().clone();
-        all.volumes.insert(id.lv_name(), Volume { role: Role::Spare { id, image }, ..spare });
+        all.volumes.insert(id.lv_name(), Volume { role: Role::Spare { id, image, profile: None }, ..spare });
         assert_eq!(next(&all), "web@7");
         assert_eq!(
             next_version(&family(&[(99_999, true, false, true)]), &name).unwrap_err().kind(),

@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     error::Result,
     model::{
-        Backstore, BladeId, Bytes, DiskGuid, Export, ForeignExport, Hostname, ImageId, Iqn, Layout, LvName,
+        Backstore, BladeId, DiskGuid, DiskProfile, Export, ForeignExport, Hostname, ImageId, Iqn, LvName,
         Mac, Portal, Seed, Slot, Tag, Variables, VolumeId,
     },
     plan::Step,
@@ -66,10 +66,10 @@ pub struct AdoptWish {
 pub struct MakeWish {
     /// The golden image.
     pub image: ImageId,
-    /// Its size; `None` for the image's own.
-    pub size: Option<Bytes>,
-    /// Its partitions.
-    pub layout: Layout,
+    /// Its GUID.
+    pub guid: DiskGuid,
+    /// Its size and its partitions.
+    pub profile: DiskProfile,
     /// The blade's identity and the slot it is bound to; `None` for a spare.
     pub owner: Option<(BladeId, Slot, Seed)>,
     /// No new volume above this fill of the pool, in percent.
@@ -153,17 +153,17 @@ fn granted_disk(config: &Config, id: BladeId, blade: &Blade, grant: &Grant) -> R
         user_data,
     };
     let owner = Some((id, blade.slot, seed));
-    let make = MakeWish { owner, ..make(config, &grant.image, grant.volume) };
+    let profile = config.disk_of(id.0, blade.slot, &grant.image.name);
+    let make = MakeWish { owner, profile, ..make(config, &grant.image, grant.volume) };
     Ok(DiskWish { make: Some(make), ..disk })
 }
 
 /// Returns how a clone of the image is made that is nobody's yet.
 pub fn make(config: &Config, image: &ImageId, volume: VolumeId) -> MakeWish {
-    let profile = config.profile_of(&image.name);
     MakeWish {
         image: image.clone(),
-        size: profile.disk_size,
-        layout: Layout { guid: guid_of(volume), extra: profile.extra },
+        guid: guid_of(volume),
+        profile: config.disk_from(&image.name),
         owner: None,
         watermark: config.pool.watermark,
     }

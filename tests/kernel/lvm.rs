@@ -17,7 +17,7 @@ use sheath::{
         disk::{cidata::write_seed, gpt, inspect::inspect_disk, loopfile},
         lvm::Lvm,
     },
-    model::{Bytes, DiskGuid, ImageId, Layout, Role, Seed, Tag, Volume, VolumeId, VolumeState},
+    model::{Bytes, DiskGuid, DiskProfile, ImageId, Layout, Role, Seed, Tag, Volume, VolumeId, VolumeState},
     plan::{Changed, admit},
 };
 
@@ -158,7 +158,7 @@ fn vm_a_clone_is_tagged_sized_and_active_and_making_it_twice_changes_nothing() {
     assert_eq!(pool().clone(id, &name, size, &tags(&name)).unwrap(), CHANGED);
     let made = volume(id);
     assert_eq!((made.state, made.active, made.size), (VolumeState::Making, true, size));
-    assert_eq!(made.role, Role::Spare { id, image: name.clone() });
+    assert_eq!(made.role, Role::Spare { id, image: name.clone(), profile: None });
     assert_eq!(pool().clone(id, &name, size, &tags(&name)).unwrap(), ALREADY);
 
     let blade = sheath::model::BladeId("52:54:00:12:34:56".parse().unwrap());
@@ -263,7 +263,7 @@ fn vm_a_fresh_disk_is_partitioned_and_seeded_and_takes_little_of_the_pool() {
     let (name, id) = (image("whole", Bytes::mib(64), 4), VolumeId(5 << 100));
     pool().clone(id, &name, Bytes::gib(20), &tags(&name)).unwrap();
     let device = pool().device(&id.lv_name());
-    let layout = Layout { guid: DiskGuid::from_random(9), extra: vec![] };
+    let layout = Layout::plain(DiskGuid::from_random(9));
     let seed = Seed {
         instance_id: id.to_string(),
         hostname: "blade3".parse().unwrap(),
@@ -291,6 +291,39 @@ fn vm_a_fresh_disk_is_partitioned_and_seeded_and_takes_little_of_the_pool() {
         device.display()
     ));
     assert!(seen.contains("local-hostname: \"blade3\"") && seen.contains("LABEL=\"CIDATA\""), "{seen}");
+    pool().remove(id).unwrap();
+    pool().remove_image(&name).unwrap();
+}
+
+#[test]
+#[ignore = "needs root and device-mapper in a guest: the lab runs it there"]
+fn vm_a_clone_is_laid_out_as_its_profile_says() {
+    let (name, id) = (image("profiled", Bytes::mib(64), 4), VolumeId(6 << 100));
+    let profile: DiskProfile = "size:2GiB/root:keep/swap:256MiB/data:512MiB/reserve:128MiB".parse().unwrap();
+    let size = profile.size.unwrap();
+    let like = [Tag::Making, Tag::Image(name.clone()), Tag::Profile(profile)];
+    pool().clone(id, &name, size, &like).unwrap();
+    assert_eq!(volume(id).role, Role::Spare { id, image: name.clone(), profile: Some(profile) });
+    let device = pool().device(&id.lv_name());
+    gpt::apply_layout(&device, &profile.layout(DiskGuid::from_random(10))).unwrap();
+    // What the world's tool reads: start and size of each partition, in sectors.
+    let listed = sh(&format!(
+        "sfdisk --dump {} | sed -n 's/.*start= *\\([0-9]*\\), size= *\\([0-9]*\\),.*/\\1 \\2/p'",
+        device.display()
+    ));
+    let mut parts: Vec<(u64, u64)> = listed
+        .lines()
+        .map(|line| line.split_once(' ').map(|(a, b)| (a.parse().unwrap(), b.parse().unwrap())).unwrap())
+        .collect();
+    parts.sort_unstable();
+    let (mib, disk) = (2048, size.0 / 512);
+    let [.., root, swap, data, seed] = parts.as_slice() else { panic!("{listed}") };
+    assert!(root.0 + root.1 <= 64 * mib, "root is kept: {listed}");
+    assert_eq!((swap.1, data.1, seed.1), (256 * mib, 512 * mib, 4 * mib), "{listed}");
+    let free = disk - (seed.0 + seed.1);
+    assert!((128 * mib..130 * mib).contains(&free), "{free} sectors are left at the end: {listed}");
+    let verified = sh(&format!("sfdisk --verify {}", device.display()));
+    assert!(verified.contains("No errors detected"), "{verified}");
     pool().remove(id).unwrap();
     pool().remove_image(&name).unwrap();
 }

@@ -2,7 +2,7 @@
 
 use sheath::{
     apply::{Job, Report, Subject, Work, blade_plan, carry_out},
-    config::{self, Config, ImageProfile},
+    config::{self, Config, DiskKeys, Given, ImageProfile},
     host::{Host, keys::MasterKey, live::Live},
     model::{BladeId, Bytes, ForeignExport, ImageId, Portal, VolumeId},
     plan::Step,
@@ -31,7 +31,8 @@ impl Subjects {
         let mut config = config::parse("sheath.toml", &text).unwrap();
         // No slot has a cable here: the blades are this kernel's own initiator.
         config.target.portal = Portal(format!("127.0.0.1:{}", 3400 + u16::from(number)).parse().unwrap());
-        let profile = ImageProfile { disk_size: Some(Bytes::mib(200)), ..ImageProfile::default() };
+        let disk = DiskKeys { disk_size: Some(Given::Size(Bytes::mib(200))), ..DiskKeys::default() };
+        let profile = ImageProfile { disk, ..ImageProfile::default() };
         config.images.insert(image.name.clone(), profile);
         Self {
             host: Live::new(&config, MasterKey::from_bytes([7; 32])),

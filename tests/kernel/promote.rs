@@ -55,7 +55,7 @@ fn state(image: &ImageId) -> Option<VolumeState> {
 fn disk_of(image: &ImageId, volume: VolumeId, number: u8) -> Layout {
     let extra = [(PartitionKind::Swap, 8), (PartitionKind::Data, 16)];
     let extra = extra.map(|(kind, mib)| ExtraPartition { kind, size: Bytes::mib(mib) }).into();
-    let layout = Layout { guid: DiskGuid::from_random(volume.0), extra };
+    let layout = Layout { extra, ..Layout::plain(DiskGuid::from_random(volume.0)) };
     let (owner, slot) = (Tag::Blade(blade(number)), Tag::Slot(number.to_string().parse().unwrap()));
     let tags = [Tag::Making, Tag::Image(image.clone()), owner, slot];
     pool().clone(volume, image, DISK_SIZE, &tags).unwrap();
@@ -117,7 +117,7 @@ fn vm_versions_have_volumes_of_their_own_and_clones_know_theirs() {
     pool().clone(id, &third, Bytes::mib(32), &tags).unwrap();
     assert_eq!(pool().clone(id, &first, Bytes::mib(32), &tags).unwrap_err().kind(), Kind::Exists);
     let clone = found(id.lv_name().as_str()).unwrap();
-    assert_eq!(clone.role, Role::Spare { id, image: third.clone() });
+    assert_eq!(clone.role, Role::Spare { id, image: third.clone(), profile: None });
     assert_eq!(
         sh(&format!("lvs --noheadings -o lv_tags {VG}/{} | xargs", id.lv_name())),
         "sheath.image=web:3,sheath.making\n"
@@ -127,7 +127,10 @@ fn vm_versions_have_volumes_of_their_own_and_clones_know_theirs() {
     assert_eq!(pinned.role, Role::Image { image: third.clone(), published: true, pinned: true });
     // As an agent of before has made them: the tag has no version.
     sh(&format!("lvchange --deltag sheath.image=web:3 --addtag sheath.image=web {VG}/{}", id.lv_name()));
-    assert_eq!(found(id.lv_name().as_str()).unwrap().role, Role::Spare { id, image: first.clone() });
+    assert_eq!(
+        found(id.lv_name().as_str()).unwrap().role,
+        Role::Spare { id, image: first.clone(), profile: None }
+    );
     pool().remove(id).unwrap();
     pool().remove_image(&first).unwrap();
     pool().remove_image(&third).unwrap();

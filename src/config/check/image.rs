@@ -4,24 +4,25 @@ use std::collections::BTreeMap;
 
 use toml::{Spanned, de::DeValue};
 
-use super::{number, parsed};
+use super::{disk::DiskTable, number, policy::PolicyDisks};
 use crate::{
     config::{
         ImageProfile,
         raw::{Reader, Section},
     },
-    model::{Bytes, ExtraPartition, ImageName, PartitionKind, Template},
+    model::{ImageName, Template},
 };
 
-/// Partitions are aligned to it; a smaller one would be nothing.
-const SMALLEST: Bytes = Bytes::mib(1);
-
-pub(super) fn images(reader: &mut Reader<'_>, top: &Section<'_, '_>) -> BTreeMap<ImageName, ImageProfile> {
+pub(super) fn images(
+    reader: &mut Reader<'_>,
+    top: &Section<'_, '_>,
+    disks: &mut PolicyDisks,
+) -> BTreeMap<ImageName, ImageProfile> {
     let section = top.table(reader, "image", "image");
     let mut images = BTreeMap::new();
     for (key, section) in section.tables(reader, "image.NAME") {
         section.refuse_unknown(reader);
-        let profile = profile(reader, &section);
+        let profile = profile(reader, &section, disks);
         match key.get_ref().parse::<ImageName>() {
             Ok(name) => drop(images.insert(name, profile)),
             Err(_) => {
@@ -34,27 +35,15 @@ pub(super) fn images(reader: &mut Reader<'_>, top: &Section<'_, '_>) -> BTreeMap
     images
 }
 
-fn profile(reader: &mut Reader<'_>, section: &Section<'_, '_>) -> ImageProfile {
-    let size = |v: &DeValue<'_>| parsed::<Bytes>(v).filter(|size| *size >= SMALLEST);
-    let disk_size = section.value(reader, "disk_size", size);
-    let swap = section.value(reader, "swap", size).map(|s| (PartitionKind::Swap, s.into_inner()));
-    let data = section.value(reader, "data", size).map(|s| (PartitionKind::Data, s.into_inner()));
-    let extra: Vec<_> =
-        swap.into_iter().chain(data).map(|(kind, size)| ExtraPartition { kind, size }).collect();
-    if let Some(disk) = &disk_size {
-        let needed = extra.iter().fold(Bytes(0), |sum, part| Bytes(sum.0.saturating_add(part.size.0)));
-        if *disk.get_ref() <= needed {
-            let expected = format!("more than its extra partitions need ({needed})");
-            reader.fault(disk.span(), &section.path_of("disk_size"), &expected, &disk.get_ref().to_string());
-        }
-    }
+fn profile(reader: &mut Reader<'_>, section: &Section<'_, '_>, disks: &mut PolicyDisks) -> ImageProfile {
+    let disk = DiskTable::read(reader, section);
+    disks.check_image(reader, &disk, section.path());
     let spares = section.value(reader, "spares", |v| number(v, 0..=1000));
     let ssh_keys = section.value(reader, "ssh_keys", ssh_keys);
     let user_data = section.value(reader, "user_data", |v| v.as_str().map(str::to_owned));
     let user_data = user_data.and_then(|text| template(reader, section, &text));
     ImageProfile {
-        disk_size: disk_size.map(Spanned::into_inner),
-        extra,
+        disk: disk.keys,
         spares: spares.map_or(0, Spanned::into_inner),
         ssh_keys: ssh_keys.map(Spanned::into_inner).unwrap_or_default(),
         user_data,

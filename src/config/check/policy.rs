@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::{Spanned, de::DeValue};
 
-use super::{chassis::slot_number, number, parsed};
+use super::{chassis::slot_number, disk::DiskTable, number, parsed};
 use crate::{
     config::{
-        BladePolicy, MenuDefault, Policy, PolicySettings, Restart,
+        BladePolicy, DiskKeys, MenuDefault, Policy, PolicySettings, Restart,
         keys::NARROW,
         raw::{Reader, Section},
     },
@@ -25,20 +25,48 @@ const BUILT_IN: BladePolicy = BladePolicy {
     menu_default: MenuDefault::Wait,
     menu_capture: None,
     key_timeout: 2,
+    disk: DiskKeys { disk_size: None, root: None, swap: None, data: None, reserve: None },
     hostname: None,
 };
+
+/// What the tables of `[policy]` say of disks: images' tables come between `[policy]` and the narrower ones.
+pub(super) struct PolicyDisks {
+    default: DiskKeys,
+    narrow: Vec<DiskTable>,
+}
+
+impl PolicyDisks {
+    /// Keeps a fault for each table that contradicts the image's: the image's own first.
+    pub(super) fn check_image(&mut self, reader: &mut Reader<'_>, image: &DiskTable, path: &str) {
+        if !image.check_over(reader, self.default, "") {
+            return;
+        }
+        let (wider, of) = (image.keys.over(self.default), format!(" with [{path}]"));
+        // One fault of each is enough.
+        self.narrow.retain(|table| table.check_over(reader, wider, &of));
+    }
+
+    /// The same for images that have no table.
+    fn check_others(&mut self, reader: &mut Reader<'_>, default: &DiskTable) {
+        if default.check_over(reader, DiskKeys::default(), "") {
+            self.narrow.retain(|table| table.check_over(reader, self.default, ""));
+        }
+    }
+}
 
 pub(super) fn policy(
     reader: &mut Reader<'_>,
     top: &Section<'_, '_>,
     known: &BTreeSet<Slot>,
-) -> PolicySettings {
+) -> (PolicySettings, PolicyDisks) {
     let section = top.table(reader, "policy", "policy");
     refuse_unknown(reader, &section);
-    let default = blade_policy(reader, &section, &BUILT_IN);
+    let mut default = blade_policy(reader, &section, &BUILT_IN);
+    let disk = DiskTable::read(reader, &section);
+    let mut disks = PolicyDisks { default: disk.keys, narrow: vec![] };
     let slots = section.table(reader, "slot", "policy.slot").tables(reader, NARROW);
     let blades = section.table(reader, "blade", "policy.blade").tables(reader, NARROW);
-    let slots = narrower(reader, slots, &default, |reader, name, path| {
+    let slots = narrower(reader, slots, (&default, &mut disks), |reader, name, path| {
         let slot = slot_number(reader, name, path)?;
         if !known.contains(&slot) {
             let all: Vec<_> = known.iter().map(Slot::to_string).collect();
@@ -47,7 +75,7 @@ pub(super) fn policy(
         }
         Some(slot)
     });
-    let blades = narrower(reader, blades, &default, |reader, name, path| {
+    let blades = narrower(reader, blades, (&default, &mut disks), |reader, name, path| {
         let mac: Option<Mac> = name.get_ref().parse().ok();
         if mac.is_none() {
             let found = reader.written(name.span());
@@ -55,7 +83,9 @@ pub(super) fn policy(
         }
         mac
     });
-    PolicySettings { default, slots, blades }
+    default.disk = disk.keys;
+    disks.check_others(reader, &disk);
+    (PolicySettings { default, slots, blades }, disks)
 }
 
 /// A host name in `[policy]` would be every blade's: that slip deserves better words than "unknown".
@@ -75,7 +105,7 @@ fn refuse_unknown(reader: &mut Reader<'_>, section: &Section<'_, '_>) {
 fn narrower<K: Ord>(
     reader: &mut Reader<'_>,
     tables: Vec<(Spanned<String>, Section<'_, '_>)>,
-    default: &BladePolicy,
+    (default, disks): (&BladePolicy, &mut PolicyDisks),
     name: impl Fn(&mut Reader<'_>, &Spanned<String>, &str) -> Option<K>,
 ) -> BTreeMap<K, BladePolicy> {
     let mut all = BTreeMap::new();
@@ -83,6 +113,9 @@ fn narrower<K: Ord>(
     for (key, section) in tables {
         section.refuse_unknown(reader);
         let mut policy = blade_policy(reader, &section, default);
+        let disk = DiskTable::read(reader, &section);
+        policy.disk = disk.keys;
+        disks.narrow.push(disk);
         let hostname = section.value(reader, "hostname", parsed::<Hostname>);
         if let Some(hostname) = hostname {
             policy.hostname = Some(hostname.get_ref().clone());
@@ -131,6 +164,7 @@ fn blade_policy(reader: &mut Reader<'_>, section: &Section<'_, '_>, default: &Bl
         menu_default: inherit(menu_default, &default.menu_default),
         menu_capture: menu_capture.map(Spanned::into_inner).or_else(|| default.menu_capture.clone()),
         key_timeout: inherit(key_timeout, &default.key_timeout),
+        disk: DiskKeys::default(),
         hostname: None,
     }
 }

@@ -86,6 +86,45 @@ fn narrower_policies_inherit_from_the_default_and_blades_not_from_slots() {
 }
 
 #[test]
+fn of_what_disks_are_like_the_narrowest_table_that_has_the_key_counts() {
+    let config = parse(
+        "x",
+        &format!(
+            "{LEAST}[policy]\nswap = \"1GiB\"\nroot = \"keep\"\n\
+             [policy.slot.2]\ndisk_size = \"50GiB\"\nswap = \"none\"\n\
+             [policy.blade.\"52:54:00:12:34:56\"]\nroot = \"30GiB\"\nreserve = \"2GiB\"\n\
+             disk_size = \"40GiB\"\n\
+             [image.web]\ndisk_size = \"20GiB\"\ndata = \"4GiB\"\nroot = \"fill\"\n"
+        ),
+    )
+    .unwrap();
+    let (web, other) = ("web".parse().unwrap(), "debian13".parse().unwrap());
+    let (named, nobody) = ("52:54:00:12:34:56".parse().unwrap(), "52:54:00:00:00:09".parse().unwrap());
+    let shown = |blade, slot: &str, image| config.disk_of(blade, slot.parse().unwrap(), image).to_string();
+    assert_eq!(shown(nobody, "1", &web), "size:20GiB/root:fill/swap:1GiB/data:4GiB");
+    assert_eq!(shown(nobody, "1", &web), config.disk_from(&web).to_string());
+    assert_eq!(shown(nobody, "1", &other), "root:keep/swap:1GiB");
+    assert_eq!(shown(nobody, "2", &web), "size:50GiB/root:fill/data:4GiB");
+    assert_eq!(
+        shown(named, "2", &web),
+        "size:40GiB/root:30GiB/swap:1GiB/data:4GiB/reserve:2GiB",
+        "a blade's table does not inherit from its slot's"
+    );
+}
+
+#[test]
+fn disks_that_nothing_fits_on_are_refused_in_the_narrowest_table_that_asks_for_them() {
+    insta::assert_snapshot!(faults_below(
+        "[policy]\nswap = \"2GiB\"\n\
+         [policy.slot.1]\ndata = \"19GiB\"\n\
+         [policy.slot.2]\nroot = \"10GiB\"\n\
+         [policy.slot.3]\ndisk_size = \"image\"\ndata = \"500GiB\"\n\
+         [image.web]\ndisk_size = \"20GiB\"\n[image.small]\ndisk_size = \"2GiB\"\n\
+         [image.odd]\nroot = \"3GiB\"\n"
+    ));
+}
+
+#[test]
 fn all_faults_are_told_at_once_in_the_order_of_the_file() {
     insta::assert_snapshot!(faults(include_str!("faulty.toml")));
 }

@@ -257,7 +257,9 @@ impl Core {
             Subject::Leftover(volume) => Some(*volume),
             _ => None,
         }));
-        let spare = self.volumes.as_ref().and_then(|volumes| plan::ready_spare(image, volumes, &taken));
+        let Some(slot) = self.roster.blades.get(&id).map(|blade| blade.slot) else { return };
+        let like = (image, self.config.disk_of(id.0, slot, &image.name));
+        let spare = self.volumes.as_ref().and_then(|all| plan::ready_spares(like, all, &taken).next());
         let volume = spare.unwrap_or_else(|| VolumeId((self.outside.fresh)()));
         let how = if spare.is_some() { "a spare" } else { "a fresh clone" };
         let text = format!("granted '{image}' by {}, as {how}", by_word(by));

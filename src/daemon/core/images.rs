@@ -154,9 +154,12 @@ impl Core {
     /// Takes away spares that nobody asked for: of versions that are not the default any more, and above the number.
     pub(super) fn drop_spares(&mut self) {
         let Some(volumes) = &self.volumes else { return };
-        let number = |image: &ImageId| usize::from(self.config.profile_of(&image.name).spares);
-        let wanted: BTreeMap<ImageId, usize> =
-            images::offered(volumes).into_iter().map(|(image, _)| (image.clone(), number(&image))).collect();
+        let wanted = images::offered(volumes).into_iter().map(|(image, _)| {
+            let number = usize::from(self.config.profile_of(&image.name).spares);
+            let profile = self.config.disk_from(&image.name);
+            (image, (number, profile))
+        });
+        let wanted: BTreeMap<ImageId, _> = wanted.collect();
         let surplus = plan::surplus_spares(volumes, &wanted, &self.wanted());
         for volume in surplus {
             let subject = Subject::Leftover(volume);

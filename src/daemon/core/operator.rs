@@ -189,7 +189,7 @@ impl Core {
     fn spare_removals(&self, image: &ImageId) -> Vec<Step> {
         let volumes = self.volumes.iter().flat_map(|all| all.volumes.values());
         let spares = volumes.filter_map(|volume| match &volume.role {
-            Role::Spare { id, image: of } if of == image => Some(Step::RemoveVolume { volume: *id }),
+            Role::Spare { id, image: of, .. } if of == image => Some(Step::RemoveVolume { volume: *id }),
             _ => None,
         });
         spares.collect()

@@ -9,11 +9,11 @@ use super::*;
 use crate::{
     apply::carry_out,
     boot::wire::{Ask, Choice},
-    config::{ImageProfile, Policy},
+    config::{BladePolicy, DiskKeys, Given, ImageProfile, Policy},
     control::api::PromoteRequest,
     error::Kind,
     host::sim::{Machine, Sim},
-    model::{Hardware, Mac, Role, VolumeState},
+    model::{Bytes, Hardware, Mac, Role, VolumeState},
     observed::{ObservedPort, SessionKind},
     sample,
     status::{BladePhase, Moment},
@@ -405,6 +405,33 @@ fn spares_are_made_ahead_given_out_and_made_again() {
     bench.install(1);
     assert_eq!(spares(&bench), 2);
     assert_eq!(bench.host.machine().volumes.volumes.len(), 4);
+}
+
+#[test]
+fn a_blade_that_is_to_have_another_disk_gets_no_spare_and_spares_follow_the_profile() {
+    let larger = |size| DiskKeys { disk_size: Some(Given::Size(size)), ..DiskKeys::default() };
+    let mut config = sample::config();
+    config.images.insert(sample::image().name, ImageProfile { spares: 1, ..ImageProfile::default() });
+    let narrow = BladePolicy { disk: larger(Bytes::gib(40)), ..config.policy.default.clone() };
+    config.policy.slots.insert(sample::slot(2), narrow);
+    let mut bench = Bench::new(config.clone());
+    let sizes = |bench: &Bench, is: fn(&Role) -> bool| {
+        let volumes = bench.host.machine().volumes.volumes;
+        volumes.values().filter(|volume| is(&volume.role)).map(|volume| volume.size).collect::<Vec<_>>()
+    };
+    let (spare, disk) =
+        (|role: &Role| matches!(role, Role::Spare { .. }), |role: &Role| matches!(role, Role::Disk { .. }));
+    let own = sizes(&bench, spare);
+    bench.plug(2, 2);
+    bench.install(2);
+    assert_eq!(sizes(&bench, disk), [Bytes::gib(40)]);
+    assert_eq!(sizes(&bench, spare), own, "the spare is still there");
+    config.images.get_mut(&sample::image().name).unwrap().disk = larger(Bytes::gib(20));
+    *locked(&bench.next_config) = Ok(config);
+    bench.watch(WatchEvent::ConfigChanged);
+    bench.settle();
+    assert_eq!(sizes(&bench, spare), [Bytes::gib(20)], "made anew");
+    assert_eq!(sizes(&bench, disk), [Bytes::gib(40)], "a disk that exists is left alone");
 }
 
 #[test]

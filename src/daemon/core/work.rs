@@ -372,10 +372,7 @@ impl Core {
 
     fn lacks_spare(&self, volumes: &Volumes, image: &ImageId) -> bool {
         let taken = self.wanted();
-        let ready = volumes.volumes.values().filter(|volume| {
-            volume.state == VolumeState::Ready
-                && matches!(&volume.role, Role::Spare { id, image: of } if of == image && !taken.contains(id))
-        });
+        let ready = plan::ready_spares((image, self.config.disk_from(&image.name)), volumes, &taken);
         let subject = Subject::Spare(image.clone());
         let failed = self.stuck.contains(&subject);
         ready.count() < usize::from(self.config.profile_of(&image.name).spares)

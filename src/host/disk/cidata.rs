@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use super::{
     SECTOR,
     buffer::write_difference,
-    gpt::{self, SEED_SIZE},
+    gpt::{self, Ours, SEED_SIZE},
     open,
 };
 use crate::{
@@ -39,12 +39,12 @@ pub fn write_seed(device: &Path, seed: &Seed) -> Result<Changed> {
         return Err(Error::invalid(format!("'{}' has a seed partition of {size} bytes", device.display())));
     }
     let attempt = || format!("write the seed of '{}' to '{}'", seed.hostname, device.display());
-    let image = file_system(seed, &ours.extra).attempt(attempt)?;
+    let image = file_system(seed, &ours).attempt(attempt)?;
     write_difference(&file, ours.seed.start, &image).map(Changed::from_bool).attempt(attempt)
 }
 
 /// Returns the file system's bytes: the same for the same seed, times and volume id included.
-fn file_system(seed: &Seed, extra: &[PartitionKind]) -> io::Result<Vec<u8>> {
+fn file_system(seed: &Seed, ours: &Ours) -> io::Result<Vec<u8>> {
     let len = usize::try_from(SEED_SIZE.0).expect("4 MiB fit");
     let mut disk = Cursor::new(vec![0; len]);
     let id = Sha256::digest(&seed.instance_id);
@@ -56,7 +56,7 @@ fn file_system(seed: &Seed, extra: &[PartitionKind]) -> io::Result<Vec<u8>> {
     let volume = FileSystem::new(&mut disk, FsOptions::new())?;
     for (name, text) in [
         ("meta-data", meta_data(seed)),
-        ("user-data", user_data(seed, extra)),
+        ("user-data", user_data(seed, ours)),
         ("network-config", network_config(seed)),
     ] {
         volume.root_dir().create_file(name)?.write_all(text.as_bytes())?;
@@ -76,19 +76,21 @@ fn meta_data(seed: &Seed) -> String {
 
 /// Returns the `#cloud-config`: name, keys, the grown root, the extra partitions, and the administrator's own keys,
 /// which come last because the last of two equal keys counts.
-fn user_data(seed: &Seed, extra: &[PartitionKind]) -> String {
+fn user_data(seed: &Seed, ours: &Ours) -> String {
     let mut text = String::from("#cloud-config\n");
     let mut line = |line: String| text.extend([line.as_str(), "\n"]);
     line(format!("hostname: {}", quoted(seed.hostname.as_str())));
     line("preserve_hostname: false".into());
-    line("growpart: {mode: auto, devices: [\"/\"]}".into());
+    // What was left free behind root is the operator's.
+    let mode = if ours.free { "'off'" } else { "auto" };
+    line(format!("growpart: {{mode: {mode}, devices: [\"/\"]}}"));
     line("resize_rootfs: true".into());
     if !seed.ssh_keys.is_empty() {
         line("disable_root: false".into());
         line("ssh_authorized_keys:".into());
         seed.ssh_keys.iter().for_each(|key| line(format!("  - {}", quoted(key.trim()))));
     }
-    text.push_str(&extra_partitions(extra));
+    text.push_str(&extra_partitions(&ours.extra));
     if let Some(more) = &seed.user_data {
         text.push_str(more);
         text.push('\n');
@@ -143,6 +145,10 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
 
+    fn ours(extra: &[PartitionKind]) -> Ours {
+        Ours { seed: 0..SEED_SIZE.0, extra: extra.to_vec(), free: false }
+    }
+
     fn seed() -> Seed {
         Seed {
             instance_id: "i-1".into(),
@@ -175,14 +181,20 @@ mounts:
   - ["/dev/disk/by-partlabel/data", "/data", "ext4", "defaults,nofail", "0", "2"]
 packages: [htop]
 "##;
-        assert_eq!(user_data(&seed(), &[PartitionKind::Data, PartitionKind::Swap]), user);
+        assert_eq!(user_data(&seed(), &ours(&[PartitionKind::Data, PartitionKind::Swap])), user);
     }
 
     #[test]
     fn root_is_opened_only_where_a_key_is_given() {
         let closed = Seed { ssh_keys: vec![], ..seed() };
-        assert!(!user_data(&closed, &[]).contains("disable_root"));
-        assert!(!user_data(&closed, &[]).contains("fs_setup"));
+        assert!(!user_data(&closed, &ours(&[])).contains("disable_root"));
+        assert!(!user_data(&closed, &ours(&[])).contains("fs_setup"));
+    }
+
+    #[test]
+    fn room_that_was_left_free_is_not_taken_by_the_blade() {
+        let free = Ours { free: true, ..ours(&[]) };
+        assert!(user_data(&seed(), &free).contains("growpart: {mode: 'off',"));
     }
 
     #[test]

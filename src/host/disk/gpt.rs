@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! image   | mbr gpt | … other partitions … | root | gpt |
-//! disk    | mbr gpt | … other partitions … | root, grown ………… | swap | data | CIDATA | gpt |
+//! disk    | mbr gpt | … other partitions … | root, grown … (free) | swap | data | CIDATA | reserve | gpt |
 //! ```
 //!
-//! "root" is the partition that lies last in the image, whatever its number. Only the table is written, so it takes the
+//! "root" is the partition that lies last in the image, whatever its number. It grows over all that the others leave, or
+//! to the size that the layout says, or not at all; it never shrinks. Only the table is written, so it takes the
 //! same few reads and writes on any size of disk; growing the file system is for cloud-init in the blade. The result
 //! depends on the image's partitions, the disk's size and the layout alone: doing it twice is doing it once.
 
@@ -17,7 +18,7 @@ use sha2::{Digest, Sha256};
 use super::{ALIGN, SECTOR, open, table::Table};
 use crate::{
     error::{Context, Error, Result},
-    model::{Bytes, DiskGuid, ExtraPartition, Layout, PartitionKind},
+    model::{Bytes, DiskGuid, ExtraPartition, Layout, PartitionKind, Root},
     plan::Changed,
 };
 
@@ -90,6 +91,8 @@ pub(super) struct Ours {
     pub(super) seed: Range<u64>,
     /// The extra partitions, in the layout's order.
     pub(super) extra: Vec<PartitionKind>,
+    /// Whether room was left free behind the root partition, which the blade is not to take.
+    pub(super) free: bool,
 }
 
 /// Returns what [`apply_layout`] has put on the disk.
@@ -103,7 +106,14 @@ pub(super) fn ours(file: &File, device: &Path) -> Result<Ours> {
     let extra = (0..table.entries.len()).map_while(|n| find(own_guid(disk, &extra_word(n)))).map(|e| {
         if from_gpt(e.partition_type_guid) == LINUX_SWAP { PartitionKind::Swap } else { PartitionKind::Data }
     });
-    Ok(Ours { seed: seed.starting_lba * SECTOR..(seed.ending_lba + 1) * SECTOR, extra: extra.collect() })
+    let own = made_by_us(&table, &[disk]);
+    let used = |n: &usize| table.entries[*n].is_used();
+    let root_end =
+        (0..table.entries.len()).filter(|n| used(n) && !own.contains(n)).map(|n| table.entries[n].ending_lba);
+    let first = own.iter().map(|n| table.entries[*n].starting_lba).min();
+    let free = root_end.max().zip(first).is_some_and(|(end, first)| first.saturating_sub(end) > ALIGN);
+    let seed = seed.starting_lba * SECTOR..(seed.ending_lba + 1) * SECTOR;
+    Ok(Ours { seed, extra: extra.collect(), free })
 }
 
 /// Arranges the table in memory.
@@ -114,22 +124,38 @@ fn arrange(table: &mut Table, layout: &Layout) -> Result<()> {
         .filter(|n| table.entries[*n].is_used())
         .max_by_key(|n| table.entries[*n].starting_lba)
         .ok_or_else(|| Error::invalid("the image has no partition to grow"))?;
-    let root_end = table.entries[root].ending_lba;
+    let root_end = root_end(&table.entries[root], layout.root)?;
     let mut starts = vec![];
-    let mut end = table.last_usable() + 1;
+    let mut end = (table.last_usable() + 1).saturating_sub(layout.reserve.0.div_ceil(SECTOR));
     for partition in wanted.iter().rev() {
         end = end.checked_sub(partition.sectors).map(|start| start / ALIGN * ALIGN).unwrap_or_default();
         if end <= root_end {
-            return Err(too_small(table, root_end, &wanted));
+            return Err(too_small(table, root_end, layout));
         }
         starts.push(end);
     }
     for (partition, start) in wanted.iter().zip(starts.into_iter().rev()) {
         place(table, partition, start)?;
     }
-    table.entries[root].ending_lba = end - 1;
+    table.entries[root].ending_lba = if layout.root == Root::Fill { end - 1 } else { root_end };
     table.header.disk_guid = to_gpt(layout.guid);
     Ok(())
+}
+
+/// Returns the last sector that the root partition has at least; a size ends where the next aligned one could begin.
+fn root_end(root: &GPTPartitionEntry, wanted: Root) -> Result<u64> {
+    let Root::Size(size) = wanted else { return Ok(root.ending_lba) };
+    let end =
+        root.starting_lba.saturating_add(size.0.div_ceil(SECTOR)).div_ceil(ALIGN).saturating_mul(ALIGN) - 1;
+    if end < root.ending_lba {
+        let has = Bytes((root.ending_lba + 1 - root.starting_lba) * SECTOR);
+        return Err(Error::invalid(format!(
+            "root = \"{size}\" is too small: the image's root partition has {}, and a partition cannot shrink: raise it, \
+             or say \"keep\"",
+            has.human()
+        )));
+    }
+    Ok(end)
 }
 
 /// Returns the partitions to be placed behind the root, in the order in which they lie on the disk.
@@ -137,8 +163,8 @@ fn wanted(layout: &Layout) -> Result<Vec<Wanted>> {
     let mut all = vec![];
     for (n, ExtraPartition { kind, size }) in layout.extra.iter().enumerate() {
         let (label, kind) = match kind {
-            PartitionKind::Swap => ("swap", LINUX_SWAP),
-            PartitionKind::Data => ("data", LINUX_DATA),
+            PartitionKind::Swap => (label(*kind), LINUX_SWAP),
+            PartitionKind::Data => (label(*kind), LINUX_DATA),
         };
         if size.0 == 0 {
             return Err(Error::invalid(format!("partition '{label}' has no size")));
@@ -149,6 +175,14 @@ fn wanted(layout: &Layout) -> Result<Vec<Wanted>> {
     let guid = own_guid(layout.guid, SEED_LABEL);
     all.push(Wanted { label: SEED_LABEL, kind: BASIC_DATA, guid, sectors: SEED_SIZE.0 / SECTOR });
     Ok(all)
+}
+
+/// Returns an extra partition's label, which is its key's name in the configuration.
+fn label(kind: PartitionKind) -> &'static str {
+    match kind {
+        PartitionKind::Swap => "swap",
+        PartitionKind::Data => "data",
+    }
 }
 
 /// Frees the entries that a layout of one of these disks has made.
@@ -181,14 +215,22 @@ fn place(table: &mut Table, partition: &Wanted, start: u64) -> Result<()> {
     Ok(())
 }
 
-fn too_small(table: &Table, root_end: u64, wanted: &[Wanted]) -> Error {
-    let ours = wanted.iter().fold(0_u64, |sum, partition| sum.saturating_add(partition.sectors));
-    let need = root_end.saturating_add(ours).saturating_add(2 * ALIGN).saturating_mul(SECTOR);
-    let has = (table.last_usable() + 1) * SECTOR;
+/// Names each key that takes room, and the size that would do.
+fn too_small(table: &Table, root_end: u64, layout: &Layout) -> Error {
+    let has = Bytes((table.last_usable() + 1) * SECTOR);
+    let parts = layout.extra.iter().map(|ExtraPartition { kind, size }| (label(*kind), *size));
+    let reserve = (layout.reserve.0 > 0).then_some(("reserve", layout.reserve));
+    let ours: Vec<(&str, Bytes)> = parts.chain(reserve).chain([("the seed", SEED_ROOM)]).collect();
+    let image = Bytes(root_end.saturating_add(1).saturating_mul(SECTOR));
+    let need = ours.iter().fold(image.0, |sum, (_, size)| sum.saturating_add(size.0));
+    let listed: Vec<String> = ours.iter().map(|(name, size)| format!("{name} {}", size.human())).collect();
+    let need = Bytes(need.div_ceil(1 << 20).saturating_mul(1 << 20));
     Error::invalid(format!(
-        "the disk of {} is too small: image, extra partitions and seed need about {}",
-        Bytes(has).human(),
-        Bytes(need).human()
+        "the disk of {} is too small: the image's partitions up to the end of root take {}, {}: disk_size must be at \
+         least \"{need}\"",
+        has.human(),
+        image.human(),
+        listed.join(", ")
     ))
 }
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     error::Kind,
-    model::{Bytes, DiskGuid, ExtraPartition, Layout, PartitionKind, Seed},
+    model::{Bytes, DiskGuid, ExtraPartition, Layout, PartitionKind, Root, Seed},
     plan::Changed,
 };
 
@@ -57,7 +57,7 @@ fn layout() -> Layout {
         ExtraPartition { kind: PartitionKind::Swap, size: Bytes::gib(1) },
         ExtraPartition { kind: PartitionKind::Data, size: Bytes(3 << 29) },
     ];
-    Layout { guid: DiskGuid::from_random(42), extra }
+    Layout { extra, ..Layout::plain(DiskGuid::from_random(42)) }
 }
 
 fn seed() -> Seed {
@@ -113,6 +113,70 @@ fn a_layout_grows_the_root_and_puts_ours_behind_it() {
     assert_eq!(&boot, b"boot code");
 }
 
+/// Returns the used partitions: name, first and last sector.
+fn used(disk: &tempfile::NamedTempFile) -> Vec<(String, u64, u64)> {
+    let table = read_table(disk.as_file());
+    let used = table.iter().filter(|(_, p)| p.is_used());
+    let mut used: Vec<_> =
+        used.map(|(_, p)| (p.partition_name.as_str().to_owned(), p.starting_lba, p.ending_lba)).collect();
+    used.sort_by_key(|(_, start, _)| *start);
+    used
+}
+
+#[test]
+fn root_is_kept_or_grows_to_a_size_and_the_reserve_stays_free_at_the_end() {
+    let (gib, root_end) = (2 << 20, IMAGE / 512 - 34);
+    for (root, end) in [(Root::Keep, root_end), (Root::Size(Bytes::gib(2)), 2 * gib + 4096 - 1)] {
+        let disk = clone_of_image();
+        let layout = Layout { root, reserve: Bytes::gib(3), ..layout() };
+        for expected in [Changed::Changed, Changed::AlreadyTrue] {
+            assert_eq!(apply_layout(disk.path(), &layout).unwrap(), expected);
+        }
+        let seed_start = (DISK / 512 - 33 - 3 * gib - 8192) / 2048 * 2048;
+        let data = seed_start - 3 * gib / 2;
+        let shown = used(&disk);
+        let shown: Vec<_> = shown.iter().map(|(name, start, end)| (name.as_str(), *start, *end)).collect();
+        assert_eq!(
+            shown,
+            [
+                ("image's own", 2048, 4095),
+                ("image's own", 4096, end),
+                ("swap", data - gib, data - 1),
+                ("data", data, seed_start - 1),
+                ("CIDATA", seed_start, seed_start + 8191),
+            ]
+        );
+        assert_eq!(write_seed(disk.path(), &seed()).unwrap(), Changed::Changed);
+        let text = String::from_utf8_lossy(&std::fs::read(cut_seed(&disk).path()).unwrap()).into_owned();
+        assert!(text.contains("growpart: {mode: 'off'"), "cloud-init would take what is free");
+    }
+}
+
+#[test]
+fn a_root_that_would_shrink_is_refused_by_its_key_and_nothing_is_written() {
+    let disk = clone_of_image();
+    let before = used(&disk);
+    let layout = Layout { root: Root::Size(Bytes::mib(10)), ..layout() };
+    let error = apply_layout(disk.path(), &layout).unwrap_err();
+    assert_eq!(error.kind(), Kind::Invalid);
+    assert!(error.chain().contains("root = \"10MiB\" is too small"), "{}", error.chain());
+    assert_eq!(used(&disk), before);
+}
+
+#[test]
+fn what_does_not_fit_is_named_by_its_keys_with_the_size_that_does() {
+    let disk = clone_of_image();
+    let layout = Layout { root: Root::Size(Bytes::gib(16)), reserve: Bytes::gib(2), ..layout() };
+    let text = apply_layout(disk.path(), &layout).unwrap_err().chain();
+    for word in ["swap 1.0 GiB", "data 1.5 GiB", "reserve 2.0 GiB", "disk_size must be at least \""] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let least: Bytes = text.split('"').nth(1).unwrap().parse().unwrap();
+    disk.as_file().set_len(least.0).unwrap();
+    apply_layout(disk.path(), &layout).unwrap();
+    disk.as_file().set_len(DISK).unwrap();
+}
+
 #[test]
 fn sfdisk_finds_nothing_wrong() {
     let disk = clone_of_image();
@@ -144,7 +208,7 @@ fn the_same_layout_and_seed_twice_change_nothing_and_take_no_time() {
 fn another_layout_replaces_ours_and_keeps_the_images() {
     let disk = clone_of_image();
     apply_layout(disk.path(), &layout()).unwrap();
-    let bare = Layout { guid: DiskGuid::from_random(43), extra: vec![] };
+    let bare = Layout::plain(DiskGuid::from_random(43));
     assert_eq!(apply_layout(disk.path(), &bare).unwrap(), Changed::Changed);
     let table = read_table(disk.as_file());
     let used: Vec<_> = table.iter().filter(|(_, p)| p.is_used()).map(|(n, _)| n).collect();
@@ -201,7 +265,7 @@ fn a_torn_primary_is_taken_from_the_backup() {
 fn an_image_with_the_seeds_room_fits_its_own_clone() {
     let disk = image(IMAGE);
     disk.as_file().set_len(IMAGE + super::gpt::SEED_ROOM.0).unwrap();
-    let bare = Layout { guid: DiskGuid::from_random(1), extra: vec![] };
+    let bare = Layout::plain(DiskGuid::from_random(1));
     apply_layout(disk.path(), &bare).unwrap();
     write_seed(disk.path(), &seed()).unwrap();
 }
@@ -210,7 +274,7 @@ fn an_image_with_the_seeds_room_fits_its_own_clone() {
 fn what_does_not_fit_is_refused_with_figures_and_nothing_is_written() {
     let disk = image(IMAGE);
     let before = std::fs::read(disk.path()).unwrap();
-    let bare = Layout { guid: DiskGuid::from_random(1), extra: vec![] };
+    let bare = Layout::plain(DiskGuid::from_random(1));
     for layout in [bare, layout()] {
         let error = apply_layout(disk.path(), &layout).unwrap_err();
         assert_eq!(error.kind(), Kind::Invalid);
