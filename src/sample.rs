@@ -62,7 +62,7 @@ pub(crate) fn config() -> Config {
 pub(crate) fn volumes() -> Volumes {
     let golden = Volume {
         lv: image().lv_name(),
-        role: Role::Image { image: image(), published: true, pinned: false },
+        role: Role::Image { image: image(), published: true, pinned: false, mbr: false },
         state: VolumeState::Ready,
         size: Bytes::gib(2),
         device: "/dev/sheath/sheath-img-debian13".into(),

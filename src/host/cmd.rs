@@ -75,12 +75,20 @@ pub enum Tool {
     Iscsistart,
     /// Tells which blocks of ext2, ext3 and ext4 are in use: run by a donor alone.
     Partclone,
-    /// Makes a disk read-only, and forgets what is cached of one: run by a donor alone.
+    /// Makes a disk read-only, forgets what is cached of one, reads its partitions anew: run by a donor and in the workshop.
     Blockdev,
+    /// Installs GRUB: the image's own, run in the workshop alone.
+    GrubInstall,
+    /// Makes GRUB's configuration: the image's own, run in the workshop alone.
+    GrubMkconfig,
+    /// Installs GRUB, as RHEL calls it: the image's own, run in the workshop alone.
+    Grub2Install,
+    /// Makes GRUB's configuration, as RHEL calls it: the image's own, run in the workshop alone.
+    Grub2Mkconfig,
 }
 
 /// Tool, path, Debian package.
-const TOOLS: [(Tool, &str, &str); 26] = [
+const TOOLS: [(Tool, &str, &str); 30] = [
     (Tool::Lvm, "/usr/sbin/lvm", "lvm2"),
     (Tool::Systemctl, "/usr/bin/systemctl", "systemd"),
     (Tool::SystemdRun, "/usr/bin/systemd-run", "systemd"),
@@ -107,6 +115,10 @@ const TOOLS: [(Tool, &str, &str); 26] = [
     (Tool::Iscsistart, "/usr/sbin/iscsistart", "open-iscsi"),
     (Tool::Partclone, "/usr/sbin/partclone.extfs", "partclone"),
     (Tool::Blockdev, "/usr/sbin/blockdev", "util-linux"),
+    (Tool::GrubInstall, "/usr/sbin/grub-install", "grub2-common"),
+    (Tool::GrubMkconfig, "/usr/sbin/grub-mkconfig", "grub2-common"),
+    (Tool::Grub2Install, "/usr/sbin/grub2-install", "grub2-tools"),
+    (Tool::Grub2Mkconfig, "/usr/sbin/grub2-mkconfig", "grub2-tools"),
 ];
 
 impl Tool {

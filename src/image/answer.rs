@@ -18,6 +18,8 @@ use crate::{
 const WORD: &str = "sheath.role=";
 /// The phase that may last long without a word: minutes, where the processor is emulated.
 pub(super) const LONG_PHASE: &str = "making the initramfs anew";
+/// Another one.
+pub(super) const GRUB_PHASE: &str = "installing GRUB";
 /// More of an answer is not read: facts of a large image have some ten KiB.
 const LONGEST: usize = 1 << 20;
 

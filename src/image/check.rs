@@ -3,7 +3,7 @@
 //! Pure: the facts were gathered in the workshop (`inside`), and nothing is looked at here. Each thing that has kept a
 //! blade from booting, or made two blades the same machine, is one line.
 
-use super::facts::{Facts, Initramfs, Kernel, Maker};
+use super::facts::{Facts, Initramfs, Kernel, Maker, Partition, is_by_place};
 use crate::model::{Checkup, Finding, Firmware, Judgement};
 
 /// What mends most things.
@@ -21,6 +21,7 @@ pub fn judge(facts: &Facts) -> Checkup {
         findings.extend(identity(facts));
         findings.extend(running(facts));
     }
+    findings.extend(table(facts));
     findings.extend(bios(facts));
     findings.extend(uefi(facts));
     let boots = |firmware| {
@@ -69,13 +70,26 @@ fn either(good: bool, about: &str, text: &str, otherwise: Finding) -> Finding {
     if good { ok(about, text) } else { otherwise }
 }
 
+/// A blade's disk is partitioned for it, and only a GPT can be.
+fn table(facts: &Facts) -> Option<Finding> {
+    let mbr = facts.boot.mbr.as_ref()?;
+    let text = "the disk has an MBR, and a blade's must have a GPT";
+    let finding = match &mbr.refusal {
+        None => wrong("mbr", text, SEAL),
+        Some(why) => wrong("mbr", text, why),
+    };
+    Some(fatal(finding))
+}
+
 fn root(facts: &Facts) -> Finding {
     let Some(root) = facts.root else {
         let text = "no partition holds a Linux system that could be read";
         return fatal(missing("root", text, "install it on a plain partition: LVM and LUKS are not read"));
     };
     // Of a promoted image: swap, data and seed of the blade's are replaced by a clone's own.
-    let last = facts.partitions.iter().rfind(|partition| !partition.ours).map(|partition| partition.number);
+    let dropped = facts.boot.mbr.as_ref().map(|mbr| mbr.dropped.as_slice()).unwrap_or_default();
+    let stays = |partition: &&Partition| !partition.ours && !dropped.contains(&partition.number);
+    let last = facts.partitions.iter().rfind(stays).map(|partition| partition.number);
     let fs = facts.partitions.iter().find(|partition| partition.number == root);
     let text = format!("partition {root}, {}", fs.map_or("", |partition| &partition.fs));
     match last {
@@ -208,13 +222,36 @@ fn running(facts: &Facts) -> Vec<Finding> {
         facts.fstab_by_place.is_empty(),
         "fstab",
         "no disk by its place",
-        wrong("fstab", format!("disks by their place: {places}"), "name them by UUID= or LABEL="),
+        wrong(
+            "fstab",
+            format!("disks by their place: {places}"),
+            if facts.boot.mbr.is_some() { SEAL } else { "name them by UUID= or LABEL=" },
+        ),
     ));
+    found.push(kernel_root(facts));
     found.push(match facts.boot.cmdline.split(' ').any(|word| word.starts_with("console=ttyS")) {
         true => ok("console", "serial"),
         false => note("console", "no serial console: 'sheath image prove' cannot see a login prompt"),
     });
     found
+}
+
+/// Judges what the kernel is told to take for root.
+fn kernel_root(facts: &Facts) -> Finding {
+    let about = "kernel-root";
+    let named = facts.boot.cmdline.split(' ').rev().find_map(|word| word.strip_prefix("root="));
+    let fix = if facts.boot.mbr.is_some() {
+        SEAL
+    } else {
+        "name it by UUID= or LABEL=, and run update-grub in the image"
+    };
+    match named {
+        Some(name) if is_by_place(name) => {
+            wrong(about, format!("root={name}: another disk is called so, or none"), fix)
+        }
+        Some(name) => ok(about, format!("root={name}")),
+        None => note(about, "the boot loader's configuration has no root="),
+    }
 }
 
 fn boot_nic(facts: &Facts) -> Finding {
@@ -244,7 +281,7 @@ fn first_boot(facts: &Facts) -> Finding {
 
 fn bios(facts: &Facts) -> Vec<Finding> {
     let boot = &facts.boot;
-    let fix = "grub-install --target=i386-pc in the image";
+    let fix = if boot.mbr.is_some() { SEAL } else { "grub-install --target=i386-pc in the image" };
     let about = "bios";
     let finding = match (boot.bios_code, boot.bios_partition, boot.bios_core) {
         (true, true, true) => ok(about, "GRUB in the first sector and in the BIOS boot partition"),
@@ -275,7 +312,7 @@ fn uefi(facts: &Facts) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::facts::{Boot, Identity, Iscsi, Network, Os, Partition};
+    use crate::image::facts::{Boot, Identity, Iscsi, Mbr, Network, Os, Partition};
 
     /// Returns an image with nothing wrong in it.
     fn good() -> Facts {
@@ -325,6 +362,36 @@ mod tests {
         let bad = checkup.findings.iter().filter(|finding| finding.judgement.is_bad());
         let bad = bad.map(|finding| (finding.about.clone(), finding.judgement)).collect();
         (checkup, bad)
+    }
+
+    #[test]
+    fn an_mbr_keeps_every_firmware_from_booting_and_the_sealer_mends_it() {
+        let with = |mbr: Mbr| {
+            bad(|facts| {
+                facts.partitions.push(Partition { number: 5, fs: "swap".into(), ..Partition::default() });
+                facts.boot.mbr = Some(mbr);
+            })
+        };
+        let (checkup, found) = with(Mbr { dropped: vec![5], refusal: None });
+        assert_eq!(found, [("mbr".into(), Judgement::Wrong)], "swap behind root is left out");
+        assert!(!checkup.bios && !checkup.uefi);
+        let fix = |checkup: &Checkup| checkup.findings.iter().find(|f| f.about == "mbr").unwrap().fix.clone();
+        assert_eq!(fix(&checkup).as_deref(), Some(SEAL));
+        let (checkup, found) = with(Mbr { dropped: vec![], refusal: Some("move it".into()) });
+        assert_eq!(found.len(), 2, "root is not the last one: {found:?}");
+        assert_eq!(fix(&checkup).as_deref(), Some("move it"));
+    }
+
+    #[test]
+    fn a_root_that_is_named_by_its_place_is_wrong() {
+        for root in ["/dev/sda1", "PARTUUID=0a0b0c0d-01", "/dev/nvme0n1p1"] {
+            let (_, found) = bad(|facts| facts.boot.cmdline = format!("ro root={root} console=ttyS0"));
+            assert_eq!(found, [("kernel-root".into(), Judgement::Wrong)], "{root}");
+        }
+        for root in ["UUID=x", "PARTUUID=6f1f2b1c-0000-4000-8000-000000000000", "/dev/mapper/vg-root"] {
+            let (_, found) = bad(|facts| facts.boot.cmdline = format!("root={root} console=ttyS0"));
+            assert_eq!(found, [], "{root}");
+        }
     }
 
     #[test]

@@ -121,6 +121,20 @@ pub struct Boot {
     pub bios_core: bool,
     /// The kernel's command line, as the boot loader's configuration has it.
     pub cmdline: String,
+    /// The disk has a master boot record in place of a GPT.
+    pub mbr: Option<Mbr>,
+    /// Whether the system can install GRUB for BIOS by itself.
+    pub grub: bool,
+}
+
+/// What making a GPT of a master boot record would be like.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Mbr {
+    /// The numbers of swap partitions behind all others, which would be left out.
+    pub dropped: Vec<u32>,
+    /// Why it cannot be done, with what to do.
+    pub refusal: Option<String>,
 }
 
 /// What the image brings to live on an iSCSI disk.
@@ -173,4 +187,17 @@ pub struct Network {
     pub ifupdown: bool,
     /// Something keeps the boot NIC up until the end.
     pub kept: bool,
+}
+
+/// Where disks are that are named by their place.
+const PLACES: [&str; 5] = ["/dev/sd", "/dev/vd", "/dev/hd", "/dev/xvd", "/dev/nvme"];
+
+/// Returns whether this names a partition by where its disk is, or by the signature that a master boot record had: on a
+/// blade's disk, that is another one, or none.
+pub(super) fn is_by_place(name: &str) -> bool {
+    let by_signature = name.strip_prefix("PARTUUID=").is_some_and(|id| {
+        let id = id.trim_matches('"');
+        id.len() == 11 && id.as_bytes()[8] == b'-'
+    });
+    by_signature || PLACES.iter().any(|place| name.starts_with(place))
 }

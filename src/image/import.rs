@@ -25,11 +25,11 @@ use crate::{
     host::{
         disk::{
             donor,
-            gpt::{self, SEED_ROOM},
+            gpt::{self, Partitioning, SEED_ROOM},
         },
         lvm::Lvm,
     },
-    model::{Bytes, ImageId, Imported, PoolUsage},
+    model::{Bytes, ImageId, Imported, PoolUsage, Tag},
     plan::admit,
     status::ImportProgress,
 };
@@ -290,8 +290,17 @@ pub(super) fn finish(
     device: &Path,
     (image, publish): (&ImageId, bool),
 ) -> Result<()> {
-    gpt::check(device)?;
+    let mbr = gpt::check(device)? == Partitioning::Mbr;
+    if mbr && publish {
+        return Err(Error::invalid(
+            "it has an MBR, and no disk can be made of it before it is sealed: leave publishing out, then 'sheath image \
+             seal'",
+        ));
+    }
     watch.check()?;
+    if mbr {
+        lvm.tag_image(image, &[Tag::Mbr], &[])?;
+    }
     lvm.finish_image(image, publish)?;
     // The last step takes tenths of a second: who cancelled meanwhile was told that nothing stays.
     watch.check()

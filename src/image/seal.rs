@@ -37,6 +37,15 @@ pub(super) enum Act {
     Initramfs(Maker),
     /// The image says that it has been sealed.
     Stamp,
+    /// A GPT takes the place of a master boot record.
+    Gpt {
+        /// The numbers of swap partitions behind all others, which are left out.
+        dropped: Vec<u32>,
+    },
+    /// The file system table names partitions as they are called from now on.
+    Names,
+    /// GRUB is installed anew, for BIOS.
+    Grub,
 }
 
 /// A sort of left-over.
@@ -70,6 +79,9 @@ impl Act {
             Self::RemovableLoader { .. } => "uefi",
             Self::Initramfs(_) => "initramfs",
             Self::Stamp => "seal",
+            Self::Gpt { .. } => "mbr",
+            Self::Names => "fstab",
+            Self::Grub => "bios",
         }
     }
 
@@ -117,6 +129,20 @@ impl fmt::Display for Act {
             }
             Self::Initramfs(_) => "initramfs made anew",
             Self::Stamp => "/etc/sheath-seal written",
+            Self::Gpt { dropped } if dropped.is_empty() => {
+                "a GPT made of the MBR, with a BIOS boot partition in the gap"
+            }
+            Self::Gpt { dropped } => {
+                let dropped: Vec<_> = dropped.iter().map(u32::to_string).collect();
+                let dropped = dropped.join(", ");
+                return write!(
+                    f,
+                    "a GPT made of the MBR, with a BIOS boot partition in the gap; swap (partition {dropped}) behind all \
+                     others left out: 'swap' in the configuration gives each blade its own"
+                );
+            }
+            Self::Names => "/etc/fstab: partitions by UUID",
+            Self::Grub => "GRUB installed for BIOS, and its configuration made anew",
         };
         f.write_str(text)
     }
@@ -144,13 +170,37 @@ pub(super) fn plan(facts: &Facts) -> Result<Vec<Act>> {
             }
         });
     }
-    let mut acts = identity(facts);
+    let mut acts = partitioning(facts)?;
+    acts.extend(identity(facts));
     acts.extend(services(facts));
     acts.extend(booting(facts, maker));
+    if facts.boot.mbr.is_some() {
+        acts.push(Act::Grub);
+    }
     if !acts.is_empty() || facts.sealed.is_none() {
         acts.push(Act::Stamp);
     }
     Ok(acts)
+}
+
+/// What makes a GPT of a master boot record.
+fn partitioning(facts: &Facts) -> Result<Vec<Act>> {
+    let Some(mbr) = &facts.boot.mbr else { return Ok(vec![]) };
+    let refuse = |why: &str| Err(Error::new(Kind::Invalid, why));
+    if let Some(why) = &mbr.refusal {
+        return refuse(why);
+    }
+    if !facts.boot.bios_code {
+        return refuse(
+            "it has an MBR, and a boot loader that is not GRUB: install GRUB for BIOS in the donor first",
+        );
+    }
+    if !facts.boot.grub {
+        return refuse(
+            "it has an MBR, and GRUB's own tools for BIOS are not installed in it (grub-pc; grub2-pc and grub2-tools)",
+        );
+    }
+    Ok(vec![Act::Gpt { dropped: mbr.dropped.clone() }, Act::Names])
 }
 
 fn identity(facts: &Facts) -> Vec<Act> {
@@ -190,7 +240,8 @@ fn booting(facts: &Facts, maker: Maker) -> Vec<Act> {
     }
     let newest = facts.kernels.last();
     let ready = newest.is_none_or(|kernel| kernel.initramfs.as_ref().is_some_and(is_ready));
-    if !facts.iscsi.automatic || !ready {
+    // A swap partition that is left out may be what the initramfs looks for to resume from.
+    if !facts.iscsi.automatic || !ready || facts.boot.mbr.is_some() {
         acts.push(Act::Initramfs(maker));
     }
     acts
@@ -204,7 +255,7 @@ fn is_ready(found: &Initramfs) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::facts::{Boot, Identity, Iscsi, Kernel, Network};
+    use crate::image::facts::{Boot, Identity, Iscsi, Kernel, Mbr, Network};
 
     /// Returns an image as a distribution's installer leaves it, with open-iscsi in it.
     fn fresh() -> Facts {
@@ -243,6 +294,9 @@ mod tests {
                     facts.kernels.iter_mut().for_each(|kernel| kernel.initramfs = Some(all.clone()));
                 }
                 Act::Stamp => facts.sealed = Some("1".into()),
+                Act::Gpt { .. } => (facts.boot.mbr, facts.boot.bios_partition) = (None, true),
+                Act::Names => facts.fstab_by_place.clear(),
+                Act::Grub => facts.boot.bios_core = true,
             }
         }
         facts
@@ -284,6 +338,37 @@ mod tests {
             let acts = plan(&facts).unwrap();
             assert_eq!(plan(&after(facts, &acts)).unwrap(), []);
         }
+    }
+
+    fn with_mbr(mbr: Mbr) -> Facts {
+        let mut facts = fresh();
+        facts.boot = Boot { mbr: Some(mbr), bios_code: true, grub: true, ..Boot::default() };
+        facts
+    }
+
+    #[test]
+    fn an_mbr_becomes_a_gpt_before_anything_else_and_grub_comes_after_the_initramfs() {
+        let facts = with_mbr(Mbr { dropped: vec![5], refusal: None });
+        let acts = plan(&facts).unwrap();
+        assert_eq!(acts[..2], [Act::Gpt { dropped: vec![5] }, Act::Names]);
+        let place = |wanted: &Act| acts.iter().position(|act| act == wanted).unwrap();
+        assert!(place(&Act::Initramfs(Maker::InitramfsTools)) < place(&Act::Grub));
+        assert_eq!(plan(&after(facts, &acts)).unwrap(), []);
+    }
+
+    #[test]
+    fn an_mbr_that_cannot_become_a_gpt_is_refused_with_its_reason() {
+        let refusal = |change: fn(&mut Boot)| {
+            let mut facts = with_mbr(Mbr::default());
+            change(&mut facts.boot);
+            plan(&facts).unwrap_err().to_string()
+        };
+        assert!(
+            refusal(|boot| boot.mbr = Some(Mbr { refusal: Some("no room".into()), dropped: vec![] }))
+                .contains("no room")
+        );
+        assert!(refusal(|boot| boot.bios_code = false).contains("not GRUB"));
+        assert!(refusal(|boot| boot.grub = false).contains("grub-pc"));
     }
 
     #[test]

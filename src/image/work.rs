@@ -14,7 +14,11 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    host::{cmd::Tool, lvm::Lvm},
+    host::{
+        cmd::Tool,
+        disk::gpt::{self, Partitioning},
+        lvm::Lvm,
+    },
     model::{Change, Checkup, ImageId, Sealing, Tag, VolumeId},
     plan::admit,
 };
@@ -170,6 +174,10 @@ impl<'a> Clone<'a> {
 impl Clone<'_> {
     /// Makes the clone, as it is now, an image that is not published.
     fn keep_as(&self, image: &ImageId) -> Result<()> {
+        // What a guest says that ran the image's own programs is a claim: of what it left, this is read.
+        if gpt::check(&self.device)? != Partitioning::Gpt {
+            return Err(Error::new(Kind::Failed, "the guest has left no GPT on it"));
+        }
         self.lvm.promote(image, self.volume)?;
         self.lvm.finish_image(image, false).map(drop).inspect_err(|_| {
             // Should this fail too, the tag says that it is half-made, and the agent takes it away.

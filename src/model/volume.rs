@@ -77,6 +77,8 @@ pub enum Tag {
     Default,
     /// What a clone was made like.
     Profile(DiskProfile),
+    /// An image with a master boot record: no disk is made of it before it is sealed.
+    Mbr,
 }
 
 impl fmt::Display for Tag {
@@ -88,6 +90,7 @@ impl fmt::Display for Tag {
             Self::Slot(slot) => write!(f, "sheath.slot={slot}"),
             Self::Published => f.write_str("sheath.published"),
             Self::Default => f.write_str("sheath.default"),
+            Self::Mbr => f.write_str("sheath.mbr"),
             Self::Profile(profile) => write!(f, "sheath.profile={profile}"),
         }
     }
@@ -103,6 +106,7 @@ impl FromStr for Tag {
             None if rest == "making" => Ok(Self::Making),
             None if rest == "published" => Ok(Self::Published),
             None if rest == "default" => Ok(Self::Default),
+            None if rest == "mbr" => Ok(Self::Mbr),
             Some(("image", value)) => ImageId::from_tag_value(value).map(Self::Image),
             Some(("blade", value)) => value.parse::<Mac>().map(|mac| Self::Blade(BladeId(mac))),
             Some(("slot", value)) => value.parse().map(Self::Slot),
@@ -124,6 +128,8 @@ pub enum Role {
         published: bool,
         /// Whether the operator has made it its family's default version.
         pinned: bool,
+        /// Whether it has a master boot record, of which the sealer makes a GPT.
+        mbr: bool,
     },
     /// A clone made ahead, nobody's yet.
     Spare {
@@ -182,7 +188,8 @@ impl Volume {
         let state = if tags.contains(&Tag::Making) { VolumeState::Making } else { VolumeState::Ready };
         if let Some(image) = ImageId::from_lv_name(name) {
             let (published, pinned) = (tags.contains(&Tag::Published), tags.contains(&Tag::Default));
-            return Some((Role::Image { image, published, pinned }, state));
+            let mbr = tags.contains(&Tag::Mbr);
+            return Some((Role::Image { image, published, pinned, mbr }, state));
         }
         let id = VolumeId::from_lv_name(name)?;
         let image =
@@ -231,6 +238,7 @@ mod tests {
             Tag::Making,
             Tag::Published,
             Tag::Default,
+            Tag::Mbr,
             Tag::Image("debian13".parse().unwrap()),
             Tag::Image("debian13@12".parse().unwrap()),
             Tag::Blade(blade),

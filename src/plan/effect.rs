@@ -41,7 +41,7 @@ impl Volumes {
             Step::Promote { image, volume } => self.promoted(image, &volume.lv_name(), vg),
             Step::CreateImage { image, size } => {
                 let (role, state) = (
-                    Role::Image { image: image.clone(), published: false, pinned: false },
+                    Role::Image { image: image.clone(), published: false, pinned: false, mbr: false },
                     VolumeState::Making,
                 );
                 let made = new_volume(&lv, role, state, (*size, vg));
@@ -50,7 +50,8 @@ impl Volumes {
             Step::FinishImage { image, published } => {
                 if let Some(found) = self.volumes.get_mut(&lv) {
                     let pinned = matches!(found.role, Role::Image { pinned: true, .. });
-                    found.role = Role::Image { image: image.clone(), published: *published, pinned };
+                    let mbr = matches!(found.role, Role::Image { mbr: true, .. });
+                    found.role = Role::Image { image: image.clone(), published: *published, pinned, mbr };
                     found.state = VolumeState::Ready;
                 }
             }
@@ -61,7 +62,7 @@ impl Volumes {
 
     fn promoted(&mut self, image: &ImageId, from: &LvName, vg: &VgName) {
         let Some(size) = self.volumes.get(from).map(|disk| disk.size) else { return };
-        let role = Role::Image { image: image.clone(), published: false, pinned: false };
+        let role = Role::Image { image: image.clone(), published: false, pinned: false, mbr: false };
         let made = new_volume(&image.lv_name(), role, VolumeState::Making, (size, vg));
         self.volumes.insert(image.lv_name(), Volume { active: false, ..made });
     }
@@ -93,8 +94,8 @@ fn new_volume(lv: &LvName, role: Role, state: VolumeState, (size, vg): (Bytes, &
 /// Returns the tags that a volume must carry to be what it is.
 fn tags_of(volume: &Volume) -> BTreeSet<Tag> {
     let mut tags = match &volume.role {
-        Role::Image { published, pinned, .. } => {
-            let tags = [(*published, Tag::Published), (*pinned, Tag::Default)];
+        Role::Image { published, pinned, mbr, .. } => {
+            let tags = [(*published, Tag::Published), (*pinned, Tag::Default), (*mbr, Tag::Mbr)];
             tags.into_iter().filter_map(|(has, tag)| has.then_some(tag)).collect()
         }
         Role::Spare { image, profile, .. } => {

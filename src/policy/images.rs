@@ -98,6 +98,19 @@ pub fn publication(image: &ImageId, manifest: Option<&Manifest>, unproved: bool)
     consented(unproved, || format!("it is not proved to boot: {way}; or add --unproved"))
 }
 
+/// Refuses an image of which no disk can be made before it is sealed.
+///
+/// # Errors
+/// [`Kind::Invalid`] for one with a master boot record, with what makes a GPT of it.
+pub fn usable(volumes: &Volumes, image: &ImageId) -> Result<()> {
+    let found = volumes.volumes.get(&image.lv_name());
+    if found.is_some_and(|volume| matches!(volume.role, Role::Image { mbr: true, .. })) {
+        let text = format!("it has an MBR, and a blade's disk must have a GPT: sheath image seal {image}");
+        return Err(Error::invalid(text));
+    }
+    Ok(())
+}
+
 /// Decides how an image is published that is still to be made: nothing can be proved of it.
 ///
 /// # Errors
@@ -161,7 +174,8 @@ mod tests {
         let volume = |(version, published, pinned, whole): &(u32, bool, bool, bool)| {
             let image: ImageId = format!("web@{version}").parse().unwrap();
             let state = if *whole { VolumeState::Ready } else { VolumeState::Making };
-            let role = Role::Image { image: image.clone(), published: *published, pinned: *pinned };
+            let role =
+                Role::Image { image: image.clone(), published: *published, pinned: *pinned, mbr: false };
             (image.lv_name(), Volume { lv: image.lv_name(), role, state, ..golden.clone() })
         };
         Volumes { volumes: of.iter().map(volume).collect(), ..Volumes::default() }
@@ -239,6 +253,17 @@ mod tests {
         assert!(find("db").unwrap_err().to_string().contains("there is none"));
         let making = resolve(&family(&[(1, false, false, false)]), &"web".parse().unwrap()).unwrap_err();
         assert_eq!(making.kind(), Kind::Busy);
+    }
+
+    #[test]
+    fn an_image_with_an_mbr_is_not_used_before_it_is_sealed() {
+        let mut all = family(&[(1, false, false, true), (2, false, false, true)]);
+        let (old, new): (ImageId, ImageId) = ("web@1".parse().unwrap(), "web@2".parse().unwrap());
+        let role = Role::Image { image: old.clone(), published: false, pinned: false, mbr: true };
+        all.volumes.get_mut(&old.lv_name()).unwrap().role = role;
+        let error = usable(&all, &old).unwrap_err();
+        assert!(error.to_string().contains("sheath image seal web@1"), "{error}");
+        usable(&all, &new).unwrap();
     }
 
     #[test]

@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use sheath::{error::Kind, image::Check, model::Bytes};
+use sheath::{
+    error::Kind,
+    image::Check,
+    model::{Bytes, Role},
+};
 
 use crate::{
     guest::run,
@@ -40,6 +44,39 @@ fn vm_import_refuses_a_disk_that_is_cut_short_although_its_header_is_whole() {
     }
     lab.sh("cp disk.raw short && truncate -s 20M short");
     assert_refused(lab.import("short", &lab.text("short")).0, "short", Kind::Invalid, "outside");
+}
+
+#[test]
+#[ignore = "needs root and device-mapper in a guest: the lab runs it there"]
+fn vm_import_refuses_large_sectors_by_name_whatever_they_come_in() {
+    let Some(_turn) = ready() else { return };
+    let lab = Lab::new();
+    lab.sh("truncate -s 48M large && l=$(losetup -f --show --sector-size 4096 large) && \
+            echo 'label: gpt\n,' | sfdisk -q $l; losetup -d $l; gzip -1 -k large; \
+            qemu-img convert -f raw -O qcow2 large large.qcow2");
+    let why = "GPT with 4096-byte sectors";
+    for file in ["large", "large.gz", "large.qcow2"] {
+        assert_refused(lab.import("large", &lab.text(file)).0, "large", Kind::Invalid, why);
+    }
+    let device = lab.sh("losetup -f --show --sector-size 4096 large").trim().to_owned();
+    assert_refused(lab.import("large", &device).0, "large", Kind::Invalid, "sectors of 4096 bytes");
+    lab.sh(&format!("losetup -d {device}"));
+}
+
+#[test]
+#[ignore = "needs root and device-mapper in a guest: the lab runs it there"]
+fn vm_import_takes_an_mbr_and_says_so_and_does_not_publish_it() {
+    let Some(_turn) = ready() else { return };
+    let lab = Lab::new();
+    lab.sh("truncate -s 48M old && echo 'label: dos\n2048,' | sfdisk -q old && gzip -1 -k old");
+    for file in ["old", "old.gz"] {
+        lab.import("old", &lab.text(file)).0.map_err(|e| e.chain()).unwrap();
+        let found = volume("old").unwrap();
+        assert!(matches!(found.role, Role::Image { mbr: true, published: false, .. }), "{found:?}");
+        pool().remove_image(&"old".parse().unwrap()).unwrap();
+    }
+    let published = sheath::image::Import { publish: true, ..lab.order("old", &lab.text("old")) };
+    assert_refused(lab.run(&published).0, "old", Kind::Invalid, "sheath image seal");
 }
 
 #[test]

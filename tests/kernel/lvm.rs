@@ -120,7 +120,7 @@ fn vm_an_image_ends_read_only_inactive_and_published() {
     let name = image("finished", Bytes::mib(32), 1);
     let all = pool().volumes().unwrap();
     let found = &all.volumes[&name.lv_name()];
-    assert_eq!(found.role, Role::Image { image: name.clone(), published: true, pinned: false });
+    assert_eq!(found.role, Role::Image { image: name.clone(), published: true, pinned: false, mbr: false });
     assert_eq!((found.state, found.active), (VolumeState::Ready, false));
     assert_eq!(pool().finish_image(&name, true).unwrap(), ALREADY);
     assert_eq!(pool().publish(&name, true).unwrap(), ALREADY);

@@ -124,7 +124,7 @@ fn vm_versions_have_volumes_of_their_own_and_clones_know_theirs() {
     );
     pool().tag_image(&third, &[Tag::Default], &[]).unwrap();
     let pinned = found("sheath-img-web+3").unwrap();
-    assert_eq!(pinned.role, Role::Image { image: third.clone(), published: true, pinned: true });
+    assert_eq!(pinned.role, Role::Image { image: third.clone(), published: true, pinned: true, mbr: false });
     // As an agent of before has made them: the tag has no version.
     sh(&format!("lvchange --deltag sheath.image=web:3 --addtag sheath.image=web {VG}/{}", id.lv_name()));
     assert_eq!(
@@ -159,7 +159,7 @@ fn vm_a_promoted_disk_is_an_image_and_a_blade_made_from_it_comes_up_as_itself() 
     sh(&format!("lvremove -qq -y {VG}/hand"));
     let made = found(image.lv_name().as_str()).unwrap();
     assert_eq!((made.state, made.active, made.size), (VolumeState::Ready, false, DISK_SIZE));
-    assert_eq!(made.role, Role::Image { image: image.clone(), published: true, pinned: false });
+    assert_eq!(made.role, Role::Image { image: image.clone(), published: true, pinned: false, mbr: false });
     let pool_before = before;
     assert!((pool().volumes().unwrap().pool.data_percent - pool_before).abs() < 0.2, "nothing is copied");
     assert_eq!(pool().promote(&image, DISK).unwrap_err().kind(), Kind::Exists);

@@ -45,7 +45,11 @@ const MAKE: &str = include_str!("small_image.sh");
 
 /// Imports the small disk, without the import's sandboxes: they have tests of their own.
 fn small_image(image: &ImageId) {
-    let made = sh(MAKE);
+    small_image_by(MAKE, image);
+}
+
+fn small_image_by(script: &str, image: &ImageId) {
+    let made = sh(script);
     assert!(made.ends_with("made\n"), "{made}");
     let device = pool().create_image(image, sheath::model::Bytes::mib(104)).unwrap();
     let written = sh(&format!(
@@ -55,6 +59,32 @@ fn small_image(image: &ImageId) {
     assert!(written.ends_with("written\n"), "{written}");
     pool().finish_image(image, false).unwrap();
 }
+
+/// Makes a disk as an installer does for BIOS: root first, swap in an extended partition behind it, GRUB's code, and a
+/// stand-in for GRUB's tools that leaves its word where the core belongs.
+const MAKE_MBR: &str = r#"set -e
+cd /run && rm -f small.raw && truncate -s 96M small.raw
+printf 'label: dos\nlabel-id: 0x0a0b0c0d\nstart=2048, size=70MiB, type=83, bootable\ntype=5\ntype=82\n' | sfdisk -q small.raw
+printf 'GRUB ' | dd of=small.raw conv=notrunc bs=1 seek=384 status=none
+loop=$(losetup --find --show --partscan small.raw)
+mkfs.ext4 -q -F -L root ${loop}p1
+mkswap -q -U 5a5a5a5a-0000-4000-8000-000000000000 ${loop}p5
+mkdir -p /run/small && mount ${loop}p1 /run/small && cd /run/small
+mkdir -p etc boot/grub usr/sbin usr/bin usr/lib/grub/i386-pc tmp var/tmp run proc sys dev
+printf 'ID=debian\nVERSION_ID=13\nPRETTY_NAME="Small Linux"\n' > etc/os-release
+printf '/dev/sda1 / ext4 defaults 0 1\nUUID=5a5a5a5a-0000-4000-8000-000000000000 none swap sw 0 0\n' > etc/fstab
+printf 'linux /boot/vmlinuz-6.1.0 root=PARTUUID=0a0b0c0d-01 console=ttyS0\n' > boot/grub/grub.cfg
+: > boot/vmlinuz-6.1.0; : > usr/sbin/iscsid; : > usr/sbin/mkinitramfs; : > usr/bin/cloud-init
+: > usr/lib/grub/i386-pc/boot.img
+mkdir -p bin lib64 lib/x86_64-linux-gnu && cp /bin/dash bin/sh
+cp -L /lib64/ld-linux-x86-64.so.2 lib64 && cp -L /lib/x86_64-linux-gnu/libc.so.6 lib/x86_64-linux-gnu
+printf '#!/bin/sh\nfor name in sbin/iscsistart m/iscsi_tcp.ko m/iscsi_ibft.ko; do echo $name; done > /boot/initrd.img-6.1.0\n' > usr/sbin/update-initramfs
+printf '#!/bin/sh\nwhile read -r name; do echo $name; done < $1\n' > usr/bin/lsinitramfs
+printf '#!/bin/sh\n[ "$1" = --target=i386-pc ] || exit 9\necho loading 1<> ${2}2\n' > usr/sbin/grub-install
+printf '#!/bin/sh\nfor link in /dev/disk/by-uuid/*; do :; done\necho "linux /boot/vmlinuz-6.1.0 root=UUID=${link##*/} console=ttyS0" > $2\n' > usr/sbin/grub-mkconfig
+chmod 755 usr/sbin/* usr/bin/lsinitramfs
+cd / && umount /run/small && losetup --detach $loop && rmdir /run/small
+echo made"#;
 
 fn of(image: &ImageId, cancel: Cancel) -> Work {
     let (image, volume) = (image.clone(), VolumeId(0xc4ec << 64));
@@ -148,6 +178,45 @@ fn vm_workshop_finds_what_an_image_lacks_and_mends_it_once() {
     assert_eq!((again.changes.as_slice(), again.image), ([].as_slice(), None));
     assert!(!pool().volumes().unwrap().volumes.contains_key(&third.lv_name()));
     nothing_is_left();
+    for image in [image, next] {
+        pool().remove_image(&image).unwrap();
+    }
+}
+
+#[test]
+#[ignore = "needs root and device-mapper in a guest: the lab runs it there"]
+fn vm_workshop_makes_a_gpt_of_an_mbr_that_boots_by_bios() {
+    if !ready() {
+        return;
+    }
+    let (image, next): (ImageId, ImageId) = ("old".parse().unwrap(), "old@2".parse().unwrap());
+    small_image_by(MAKE_MBR, &image);
+    let device = pool().device(&image.lv_name());
+    let sealing = on(&image, |work, phase| work.seal(pool(), Some(&next), phase));
+    let about: Vec<_> = sealing.changes.iter().map(|change| change.about.as_str()).collect();
+    for change in ["mbr", "fstab", "initramfs", "bios"] {
+        assert!(about.contains(&change), "{about:?}");
+    }
+    let checkup = sealing.checkup.as_ref().unwrap();
+    assert_eq!(bad(checkup), [("uefi", Judgement::Missing)], "no ESP, no UEFI");
+    assert!(checkup.bios && !checkup.uefi);
+    nothing_is_left();
+
+    // What the world's tools say of it, and of the image that it was made of.
+    let lv = pool().device(&next.lv_name());
+    let seen = sh(&format!(
+        "lvchange -K -ay sheathtest/{0} sheathtest/{1}; sgdisk --verify {2}; sgdisk --print {2}; sfdisk --dump {3}
+         l=$(losetup -f --show -P -r {2}); mount -o ro,noload ${{l}}p1 /mnt; cat /mnt/etc/fstab /mnt/boot/grub/grub.cfg
+         umount /mnt; losetup -d $l; lvchange -an sheathtest/{0} sheathtest/{1}",
+        next.lv_name(),
+        image.lv_name(),
+        lv.display(),
+        device.display(),
+    ));
+    for word in ["No problems found", "EF02", "label: dos", "UUID=", "# Left out with its partition"] {
+        assert!(seen.contains(word), "{word}: {seen}");
+    }
+    assert!(!seen.contains("\n/dev/sda1") && !seen.contains("root=PARTUUID"), "{seen}");
     for image in [image, next] {
         pool().remove_image(&image).unwrap();
     }

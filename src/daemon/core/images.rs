@@ -47,7 +47,8 @@ impl Core {
         if images::may_be_chosen(self.known_volumes()?, &image) {
             return Ok(accepted(format!("image '{image}' is published already")));
         }
-        let publication = images::publication(&image, self.manifests.get(&image), unproved)
+        let publication = images::usable(self.known_volumes()?, &image)
+            .and_then(|()| images::publication(&image, self.manifests.get(&image), unproved))
             .map_err(|e| e.while_doing(format!("publish image '{image}'")))?;
         let steps = vec![Step::FinishImage { image: image.clone(), published: true }];
         self.run_steps(Subject::Image(image.clone()), "the operator's wish", steps)?;

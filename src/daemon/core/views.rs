@@ -72,7 +72,7 @@ impl Core {
     pub(super) fn images(&self) -> Vec<ImageView> {
         let volumes = self.volumes.iter().flat_map(|all| all.volumes.values());
         let golden = volumes.filter_map(|volume| match &volume.role {
-            Role::Image { image, published, pinned } => Some((image, (*published, *pinned), volume)),
+            Role::Image { image, published, pinned, .. } => Some((image, (*published, *pinned), volume)),
             _ => None,
         });
         let mut views: Vec<_> =

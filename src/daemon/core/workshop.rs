@@ -100,7 +100,11 @@ impl Core {
         };
         let (begun, volume) = (self.now(), VolumeId((self.outside.fresh)()));
         let trial = match task {
-            Task::Prove { firmware } => Some(Box::new(self.trial(&image, firmware, volume)?)),
+            Task::Prove { firmware } => {
+                policy::images::usable(self.known_volumes()?, &image)
+                    .map_err(|e| e.while_doing(format!("prove image '{image}'")))?;
+                Some(Box::new(self.trial(&image, firmware, volume)?))
+            }
             Task::Check | Task::Seal { .. } => None,
         };
         let view = WorkView { task, begun, phases: vec![], progress: WorkProgress::Running };

@@ -15,7 +15,7 @@ use std::{collections::BTreeSet, fs::File, ops::Range, path::Path};
 use gptman::GPTPartitionEntry;
 use sha2::{Digest, Sha256};
 
-use super::{ALIGN, SECTOR, open, table::Table};
+use super::{ALIGN, SECTOR, mbr::Mbr, open, table::Table};
 use crate::{
     error::{Context, Error, Result},
     model::{Bytes, DiskGuid, ExtraPartition, Layout, PartitionKind, Root},
@@ -34,9 +34,9 @@ pub const SEED_ROOM: Bytes = Bytes::mib(6);
 pub const SEED_LABEL: &str = "CIDATA";
 
 /// Partition types, as the UEFI specification and the Discoverable Partitions Specification have them.
-const LINUX_SWAP: DiskGuid = DiskGuid(0x0657_FD6D_A4AB_43C4_84E5_0933_C84B_4F4F);
-const LINUX_DATA: DiskGuid = DiskGuid(0x0FC6_3DAF_8483_4772_8E79_3D69_D847_7DE4);
-const BASIC_DATA: DiskGuid = DiskGuid(0xEBD0_A0A2_B9E5_4433_87C0_68B6_B726_99C7);
+pub(super) const LINUX_SWAP: DiskGuid = DiskGuid(0x0657_FD6D_A4AB_43C4_84E5_0933_C84B_4F4F);
+pub(super) const LINUX_DATA: DiskGuid = DiskGuid(0x0FC6_3DAF_8483_4772_8E79_3D69_D847_7DE4);
+pub(super) const BASIC_DATA: DiskGuid = DiskGuid(0xEBD0_A0A2_B9E5_4433_87C0_68B6_B726_99C7);
 
 /// A partition of ours, before it has a place.
 struct Wanted {
@@ -61,17 +61,36 @@ pub fn apply_layout(device: &Path, layout: &Layout) -> Result<Changed> {
     table.write(&file)
 }
 
-/// Returns whether the disk has a table with a partition in it, which every image must have.
+/// The tables that an image may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Partitioning {
+    /// A GUID partition table: what a blade's disk has.
+    Gpt,
+    /// A master boot record: the sealer makes a GPT of it.
+    Mbr,
+}
+
+/// Returns which table with a partition in it the disk has: every image must have one.
 ///
 /// # Errors
 /// [`Kind::Invalid`](crate::error::Kind::Invalid) with the sentence that says what is missing.
-pub fn check(device: &Path) -> Result<()> {
+pub fn check(device: &Path) -> Result<Partitioning> {
     let file = File::open(device).attempt(|| format!("open '{}'", device.display()))?;
-    let table = Table::read(&file, device)?;
-    if table.entries.iter().any(GPTPartitionEntry::is_used) {
-        return Ok(());
+    match Table::read(&file, device) {
+        Ok(table) if table.entries.iter().any(GPTPartitionEntry::is_used) => Ok(Partitioning::Gpt),
+        Ok(_) => {
+            Err(Error::invalid(format!("'{}' has a partition table without partitions", device.display())))
+        }
+        // What is damaged is told as the MBR that it is, too.
+        Err(error) => match Mbr::read(&file, device)? {
+            Some(mbr) if mbr.has_large_sectors(&file) => Err(Error::invalid(format!(
+                "'{}' has an MBR with 4096-byte sectors; only 512-byte sectors are supported",
+                device.display()
+            ))),
+            Some(_) => Ok(Partitioning::Mbr),
+            None => Err(error),
+        },
     }
-    Err(Error::invalid(format!("'{}' has a partition table without partitions", device.display())))
 }
 
 /// Returns the numbers of the partitions that [`apply_layout`] has put on the disk. A clone of it gets others in their place.
@@ -248,7 +267,7 @@ fn own_guid(disk: DiskGuid, word: &str) -> DiskGuid {
 }
 
 /// Returns the GUID as a table holds it: its first three fields little-endian (UEFI specification, appendix A).
-fn to_gpt(guid: DiskGuid) -> [u8; 16] {
+pub(super) fn to_gpt(guid: DiskGuid) -> [u8; 16] {
     let mut bytes = guid.0.to_be_bytes();
     bytes[..4].reverse();
     bytes[4..6].reverse();

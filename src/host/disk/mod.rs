@@ -5,10 +5,12 @@
 
 mod buffer;
 pub mod cidata;
+pub mod convert;
 pub mod donor;
 pub mod gpt;
 pub mod inspect;
 pub mod loopfile;
+mod mbr;
 pub mod stat;
 mod table;
 #[cfg(test)]

@@ -15,6 +15,7 @@ use gptman::{GPTHeader, GPTPartitionEntry};
 use super::{
     SECTOR,
     buffer::{Window, read_at, size_of, write_difference},
+    mbr,
 };
 use crate::{
     error::{Context, Error, Kind, Result},
@@ -22,7 +23,7 @@ use crate::{
 };
 
 /// Sectors before the first partition: the protective MBR, the header, and up to 128 entries of 128 bytes.
-const HEAD: u64 = 34;
+pub(super) const HEAD: u64 = 34;
 /// The most entries that fit there. Every tool makes 128.
 const MAX_ENTRIES: u32 = 128;
 /// Bytes of an entry.
@@ -64,6 +65,26 @@ impl Table {
             parse(&tail, sectors - 1, start).map_err(|_| refusal(&name, &head, &primary))
         })?;
         let mut table = Self { header: found.0, entries: found.1, sectors, head, name };
+        table.fit();
+        table.check()?;
+        Ok(table)
+    }
+
+    /// Returns a table that is to replace a master boot record, whose entries go and whose boot code stays.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] where the partitions overlap or the disk is too small.
+    pub(super) fn new(
+        file: &File,
+        device: &Path,
+        (header, entries): (GPTHeader, Vec<GPTPartitionEntry>),
+    ) -> Result<Self> {
+        let name = device.display().to_string();
+        let attempt = || format!("read the boot code of '{name}'");
+        let sectors = size_of(file).attempt(attempt)? / SECTOR;
+        let mut head = read_at(file, 0, bytes(HEAD)).attempt(attempt)?;
+        head[MBR_ENTRIES..MBR_ENTRIES + 4 * MBR_ENTRY].fill(0);
+        let mut table = Self { header, entries, sectors, head, name };
         table.fit();
         table.check()?;
         Ok(table)
@@ -170,6 +191,11 @@ fn refusal(name: &str, head: &[u8], primary: &gptman::Error) -> Error {
     Error::invalid(match primary {
         gptman::Error::InvalidSignature if large => {
             format!("'{name}' has a GPT with 4096-byte sectors; only 512-byte sectors are supported")
+        }
+        gptman::Error::InvalidSignature if mbr::is_mbr(&head[..512]) => {
+            format!(
+                "'{name}' has an MBR and no GUID partition table (GPT): 'sheath image seal' makes one of it"
+            )
         }
         gptman::Error::InvalidSignature => {
             format!("'{name}' has no GUID partition table (GPT), which a blade's disk must have")

@@ -289,6 +289,14 @@ fn a_disk_without_a_gpt_is_refused_with_a_sentence() {
     blank.as_file().set_len(IMAGE).unwrap();
     let refused = apply_layout(blank.path(), &layout()).unwrap_err().chain();
     assert!(refused.contains("no GUID partition table"), "{refused}");
+    let mut mbr = [0; 66];
+    (mbr[4], mbr[9], mbr[13]) = (0x83, 8, 1);
+    mbr[64..].copy_from_slice(&[0x55, 0xaa]);
+    blank.as_file().write_all_at(&mbr, 446).unwrap();
+    let refused = apply_layout(blank.path(), &layout()).unwrap_err().chain();
+    assert!(refused.contains("has an MBR") && refused.contains("sheath image seal"), "{refused}");
+    // A large GPT has an MBR that protects it.
+    blank.as_file().write_all_at(&[0xee], 450).unwrap();
     blank.as_file().write_all_at(b"EFI PART", 4096).unwrap();
     let large = apply_layout(blank.path(), &layout()).unwrap_err().chain();
     assert!(large.contains("4096-byte sectors"), "{large}");

@@ -354,6 +354,24 @@ fn a_raw_disk_needs_whole_sectors_and_a_gpt() {
 }
 
 #[test]
+fn a_raw_disk_with_an_mbr_is_taken_and_one_with_large_sectors_is_refused_by_name() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(64 << 20).unwrap();
+    let mut sector = [0; 66];
+    (sector[4], sector[9], sector[13]) = (0x83, 8, 8);
+    sector[64..].copy_from_slice(&[0x55, 0xaa]);
+    let put =
+        |bytes: &[u8], at: u64| std::os::unix::fs::FileExt::write_all_at(file.as_file(), bytes, at).unwrap();
+    put(&sector, 446);
+    assert_eq!(screen(file.path()).unwrap(), disk(Format::Raw, Bytes::mib(64)));
+    put(&[0x53, 0xef], 2048 * 4096 + 1080);
+    assert!(screen(file.path()).unwrap_err().chain().contains("an MBR with 4096-byte sectors"));
+    put(&[0xee], 450);
+    put(b"EFI PART", 4096);
+    assert!(screen(file.path()).unwrap_err().chain().contains("a GPT with 4096-byte sectors"));
+}
+
+#[test]
 fn what_is_packed_is_named_and_only_a_raw_disk_may_be_in_it() {
     let packed = [
         (Packing::Gz, b"\x1f\x8b\x08".as_slice()),

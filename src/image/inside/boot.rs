@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::tree::{list, matching, name, text, value, within};
-use crate::image::facts::{Boot, Partition};
+use crate::{
+    host::disk::convert,
+    image::facts::{Boot, Mbr, Partition},
+};
 
 /// The types of the two partitions that firmware starts from, as the UEFI specification and GRUB have them.
 pub(super) const ESP: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
@@ -30,8 +33,15 @@ pub(super) fn facts(disk: &Path, partitions: &[(Partition, PathBuf)], esp: Optio
         bios_partition: core.is_some(),
         bios_code: has_word(disk, GRUB),
         bios_core: core.is_some_and(|(_, device)| has_word(device, CORE)),
-        cmdline: String::new(),
+        mbr: mbr(disk),
+        ..Boot::default()
     }
+}
+
+/// Returns what making a GPT of the disk would be like. One that cannot be read has none.
+fn mbr(disk: &Path) -> Option<Mbr> {
+    let found = convert::outlook(disk).ok().flatten()?;
+    Some(Mbr { dropped: found.dropped, refusal: found.refusal })
 }
 
 /// Returns whether the device's first sector has this word in it.

@@ -4,8 +4,9 @@
 //! appliance's own kernel never sees them.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -35,6 +36,12 @@ const ESP_AT: &str = "/esp";
 const ROOTS: [&str; 5] = ["ext4", "ext3", "ext2", "xfs", "btrfs"];
 /// What may be mounted below the root, innermost first.
 const BELOW: [&str; 9] = ["boot/efi", "efi", "boot", "var/tmp", "tmp", "run", "proc", "sys", "dev"];
+/// What blkid calls an extended partition: nothing but the frame of others.
+const EXTENDED: [&str; 3] = ["0x5", "0xf", "0x85"];
+/// What the first disk of a machine is called by its place, but for the partition's number.
+const FIRST_DISKS: [&str; 5] = ["/dev/sda", "/dev/vda", "/dev/hda", "/dev/xvda", "/dev/nvme0n1p"];
+/// Where udev, which is not here, has links by UUID.
+const BY_UUID: &str = "/dev/disk/by-uuid";
 /// Longest time for one look at a partition.
 const LOOK: Duration = Duration::from_secs(120);
 
@@ -78,6 +85,7 @@ impl Disk {
             .into_iter()
             .filter(|path| path.join("partition").is_file())
             .map(|path| (number(&path, "start"), found(&path, &ours)))
+            .filter(|(_, found)| !EXTENDED.contains(&found.fact.kind.as_str()))
             .collect();
         partitions.sort_by_key(|(start, _)| *start);
         Ok(Self { device, partitions: partitions.into_iter().map(|(_, found)| found).collect() })
@@ -91,6 +99,49 @@ impl Disk {
     /// Returns the partitions with their devices, in the order in which they lie on the disk.
     pub(super) fn partitions(&self) -> Vec<(Partition, PathBuf)> {
         self.partitions.iter().map(|found| (found.fact.clone(), found.device.clone())).collect()
+    }
+
+    /// Has the kernel read the partition table anew, and looks again.
+    ///
+    /// # Errors
+    /// Something of the disk that is still mounted.
+    pub(super) fn reread(self) -> Result<Self> {
+        Cmd::new(Tool::Blockdev, LOOK).arg("--rereadpt").arg(&self.device).run()?;
+        Self::find()
+    }
+
+    /// Returns what the partitions were called by place, by an MBR's signature, and how they are called for ever; nothing
+    /// where the partition is one of those that are left out.
+    pub(super) fn renames(&self, dropped: &[u32]) -> BTreeMap<String, Option<String>> {
+        let mut all = BTreeMap::new();
+        for found in &self.partitions {
+            let is_gone = dropped.contains(&found.fact.number);
+            let uuid = found.names.iter().find(|name| name.starts_with("UUID=")).filter(|_| !is_gone);
+            let places = FIRST_DISKS.iter().map(|disk| format!("{disk}{}", found.fact.number));
+            let names = found.names.iter().filter(|name| is_gone || name.starts_with("PARTUUID=")).cloned();
+            if is_gone || uuid.is_some() {
+                all.extend(places.chain(names).map(|name| (name, uuid.cloned())));
+            }
+        }
+        all
+    }
+
+    /// Makes udev's links by UUID: GRUB's tools name root by UUID only where they find it there.
+    ///
+    /// # Errors
+    /// The failing system call.
+    pub(super) fn link_uuids(&self) -> Result<()> {
+        let folder = Path::new(BY_UUID);
+        fs::create_dir_all(folder).attempt(|| format!("make '{BY_UUID}'"))?;
+        for found in &self.partitions {
+            let uuid = found.names.iter().find_map(|name| name.strip_prefix("UUID="));
+            // What strangers have written into a file system is no path.
+            if let Some(uuid) = uuid.filter(|uuid| uuid.chars().all(|c| c.is_ascii_hexdigit() || c == '-')) {
+                let made = symlink(&found.device, folder.join(uuid));
+                made.attempt(|| format!("make '{BY_UUID}/{uuid}'"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Mounts root, what its table puts below `/boot`, and the EFI system partition.

@@ -20,6 +20,7 @@ mod system;
 mod tree;
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::Write,
     os::fd::AsFd,
@@ -35,13 +36,16 @@ use nix::{
 
 use self::disk::Disk;
 use super::{
-    answer::{LONG_PHASE, Line, Role},
+    answer::{GRUB_PHASE, LONG_PHASE, Line, Role},
     facts::{Facts, Kernel},
     seal::{Act, plan},
 };
 use crate::{
     error::{Context, Error, Result},
-    host::cmd::{Cmd, Tool},
+    host::{
+        cmd::{Cmd, Tool},
+        disk::convert,
+    },
 };
 
 /// The hidden subcommand that is the workshop's first process.
@@ -121,8 +125,8 @@ fn check(port: &mut File) -> Result<()> {
 
 fn seal(port: &mut File, dry_run: bool) -> Result<()> {
     tell(port, &phase("mounting"))?;
-    let disk = Disk::find()?;
-    let mounted = disk.mount(!dry_run)?;
+    let mut disk = Disk::find()?;
+    let mut mounted = disk.mount(!dry_run)?;
     tell(port, &phase("looking"))?;
     prepare_inside(&mounted, !dry_run)?;
     let before = gather(&disk, &mounted, None)?;
@@ -131,7 +135,20 @@ fn seal(port: &mut File, dry_run: bool) -> Result<()> {
     if dry_run || acts.is_empty() {
         return tell(port, &Line::Facts(Box::new(before)));
     }
-    change(port, &mounted, &acts)?;
+    let mut renames = BTreeMap::new();
+    if let Some(Act::Gpt { dropped }) = acts.first() {
+        tell(port, &phase("partitioning"))?;
+        renames = disk.renames(dropped);
+        mounted.release()?;
+        convert::convert(disk.device())?;
+        disk = disk.reread()?;
+        disk.link_uuids()?;
+        mounted = disk.mount(true)?;
+        prepare_inside(&mounted, true)?;
+    }
+    change(port, (&disk, &mounted, &renames), &acts)?;
+    // GRUB writes its core through the whole disk's cache; it is read through its partition's.
+    nix::unistd::sync();
     tell(port, &phase("looking again"))?;
     let remade = acts.iter().any(|act| matches!(act, Act::Initramfs(_)));
     // Listing an initramfs takes long where the processor is emulated: one that was not made anew is as it was.
@@ -142,7 +159,11 @@ fn seal(port: &mut File, dry_run: bool) -> Result<()> {
 }
 
 /// Makes the changes, in their order.
-fn change(port: &mut File, mounted: &disk::Mounted, acts: &[Act]) -> Result<()> {
+fn change(
+    port: &mut File,
+    (disk, mounted, renames): (&Disk, &disk::Mounted, &BTreeMap<String, Option<String>>),
+    acts: &[Act],
+) -> Result<()> {
     tell(port, &phase("sealing"))?;
     for act in acts {
         match (act, &mounted.esp, &mounted.root) {
@@ -151,8 +172,15 @@ fn change(port: &mut File, mounted: &disk::Mounted, acts: &[Act]) -> Result<()> 
                 if matches!(act, Act::Initramfs(_)) {
                     tell(port, &phase(LONG_PHASE))?;
                 }
+                if matches!(act, Act::Grub) {
+                    tell(port, &phase(GRUB_PHASE))?;
+                }
                 let inside = Inside::enter(root)?;
-                let done = seal::apply(Path::new("/"), act);
+                let done = match act {
+                    Act::Names => seal::rename(Path::new("/"), renames),
+                    Act::Grub => seal::grub(Path::new("/"), disk.device()),
+                    _ => seal::apply(Path::new("/"), act),
+                };
                 inside.leave()?;
                 done.map_err(|e| e.while_doing(act.to_string()))?;
             }

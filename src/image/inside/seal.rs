@@ -4,6 +4,7 @@
 //! this guest alone.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
@@ -14,6 +15,7 @@ use super::{
     boot::ESP_LOADER,
     identity::{Sort, leftovers},
     system::{FIRST_BOOT, STAMP, UNITS},
+    tree::text,
 };
 use crate::{
     error::{Context, Result},
@@ -66,8 +68,8 @@ pub(super) fn apply(root: &Path, act: &Act) -> Result<()> {
         Act::IscsiLogin(Maker::Dracut) => save(&root.join("etc/dracut.conf.d/90-sheath.conf"), DRACUT, 0o644),
         Act::Initramfs(maker) => initramfs(*maker),
         Act::Stamp => save(&root.join(STAMP), concat!(env!("CARGO_PKG_VERSION"), "\n"), 0o644),
-        // The EFI system partition lies outside of the image's root.
-        Act::RemovableLoader { .. } => Ok(()),
+        // The EFI system partition and the partition table lie outside of the image's root.
+        Act::RemovableLoader { .. } | Act::Gpt { .. } | Act::Names | Act::Grub => Ok(()),
     }
 }
 
@@ -81,6 +83,56 @@ pub(super) fn copy_loader(esp: &Path, from: &str) -> Result<()> {
     fs::create_dir_all(to.parent().expect("a path with a folder")).attempt(attempt)?;
     let bytes = fs::read(&from).attempt(attempt)?;
     file::save(&to, &bytes, 0o755)
+}
+
+/// Has the file system table call partitions as they are called from now on, and takes out what is not there any more.
+///
+/// # Errors
+/// The failing system call.
+pub(super) fn rename(root: &Path, names: &BTreeMap<String, Option<String>>) -> Result<()> {
+    let path = root.join("etc/fstab");
+    let before = text(&path);
+    let after = renamed(&before, names);
+    if after != before {
+        save(&path, &after, 0o644)?;
+    }
+    // It names the swap that the donor has slept on.
+    let resume = root.join("etc/initramfs-tools/conf.d/resume");
+    if names.values().any(Option::is_none) && resume.is_file() {
+        fs::remove_file(&resume).attempt(|| format!("remove '{}'", resume.display()))?;
+    }
+    Ok(())
+}
+
+/// Returns the table with other names.
+fn renamed(table: &str, names: &BTreeMap<String, Option<String>>) -> String {
+    let mut all = String::new();
+    for line in table.lines() {
+        let word = line.split_whitespace().next().unwrap_or_default();
+        all += &match names.get(&word.replace('"', "")) {
+            Some(Some(name)) => line.replacen(word, name, 1),
+            Some(None) => format!("# Left out with its partition by sheath: {line}"),
+            None => line.to_owned(),
+        };
+        all.push('\n');
+    }
+    all
+}
+
+/// Has the image's own GRUB install itself for BIOS on this disk. The root of this process is the image's.
+///
+/// # Errors
+/// GRUB's own; the image is not used then.
+pub(super) fn grub(root: &Path, disk: &Path) -> Result<()> {
+    // Which disk was which in the donor.
+    let _ = fs::remove_file(root.join("boot/grub/device.map"));
+    let is_debians = root.join(&Tool::GrubInstall.path()[1..]).is_file();
+    let (install, configure, config) = match is_debians {
+        true => (Tool::GrubInstall, Tool::GrubMkconfig, "/boot/grub/grub.cfg"),
+        false => (Tool::Grub2Install, Tool::Grub2Mkconfig, "/boot/grub2/grub.cfg"),
+    };
+    Cmd::new(install, MAKING).arg("--target=i386-pc").arg(disk).run()?;
+    Cmd::new(configure, MAKING).args(["-o", config]).run().map(drop)
 }
 
 fn remove(root: &Path, sort: Leftover) -> Result<()> {
@@ -192,6 +244,30 @@ mod tests {
         plant(dir.path(), &[("EFI/debian/grubx64.efi", "grub")]);
         copy_loader(dir.path(), "EFI/debian/grubx64.efi").unwrap();
         assert_eq!(fs::read(super::super::boot::removable(dir.path()).unwrap()).unwrap(), b"grub");
+    }
+
+    #[test]
+    fn the_table_names_partitions_for_ever_and_forgets_those_that_are_gone() {
+        let table = "# a comment\n/dev/sda1  /  ext4 errors=remount-ro 0 1\nPARTUUID=\"0a0b0c0d-01\" /boot ext4 x 0 2\n\
+                     UUID=s none swap sw 0 0\n/dev/sdb1 /srv ext4 defaults 0 2";
+        let name = |old: &str, new: Option<&str>| (old.to_owned(), new.map(str::to_owned));
+        let names = BTreeMap::from([
+            name("/dev/sda1", Some("UUID=r")),
+            name("PARTUUID=0a0b0c0d-01", Some("UUID=r")),
+            name("UUID=s", None),
+        ]);
+        insta::assert_snapshot!(renamed(table, &names), @r"
+        # a comment
+        UUID=r  /  ext4 errors=remount-ro 0 1
+        UUID=r /boot ext4 x 0 2
+        # Left out with its partition by sheath: UUID=s none swap sw 0 0
+        /dev/sdb1 /srv ext4 defaults 0 2
+        ");
+        let dir = tempfile::tempdir().unwrap();
+        plant(dir.path(), &[("etc/fstab", table), ("etc/initramfs-tools/conf.d/resume", "RESUME=UUID=s\n")]);
+        rename(dir.path(), &names).unwrap();
+        assert!(text(&dir.path().join("etc/fstab")).starts_with("# a comment\nUUID=r"));
+        assert!(!dir.path().join("etc/initramfs-tools/conf.d/resume").exists());
     }
 
     #[test]

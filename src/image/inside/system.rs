@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::tree::{is_there, list, matching, name, text, value};
-use crate::image::facts::{Facts, Iscsi, Kernel, Maker, Network, Os};
+use crate::image::facts::{Facts, Iscsi, Kernel, Maker, Network, Os, is_by_place};
 
 /// Where the sealer says that it has been.
 pub(super) const STAMP: &str = "etc/sheath-seal";
@@ -13,6 +13,8 @@ pub(super) const FIRST_BOOT: &str = "sheath-first-boot.service";
 pub(super) const IBFT_NAME: &str = "/sys/firmware/ibft/initiator";
 /// What a unit has in it that makes the root disk wait.
 pub(super) const RECOVERY: &str = "recovery_tmo";
+/// What installs GRUB: Debian's and RHEL's name for it.
+const GRUB_INSTALL: [&str; 2] = ["/usr/sbin/grub-install", "/usr/sbin/grub2-install"];
 /// Where systemd has the administrator's units.
 pub(super) const UNITS: &str = "etc/systemd/system";
 
@@ -26,6 +28,8 @@ pub(super) fn facts(root: &Path, facts: &mut Facts) {
         ["usr/bin/cloud-init", "usr/local/bin/cloud-init"].iter().any(|p| root.join(p).is_file());
     facts.first_boot = is_enabled(root, FIRST_BOOT);
     facts.fstab_by_place = by_place(&text(&root.join("etc/fstab")));
+    facts.boot.grub = GRUB_INSTALL.iter().any(|tool| root.join(&tool[1..]).is_file())
+        && root.join("usr/lib/grub/i386-pc/boot.img").is_file();
     facts.sealed = Some(text(&root.join(STAMP)).trim().to_owned()).filter(|stamp| !stamp.is_empty());
 }
 
@@ -143,13 +147,11 @@ pub(super) fn is_enabled(root: &Path, unit: &str) -> bool {
 
 /// Returns the lines of a file system table that name a disk by its place.
 fn by_place(fstab: &str) -> Vec<String> {
-    let places = ["/dev/sd", "/dev/vd", "/dev/hd", "/dev/xvd", "/dev/nvme"];
-    let named = |line: &&str| places.iter().any(|place| line.trim_start().starts_with(place));
-    fstab
+    let lines = fstab
         .lines()
-        .filter(named)
-        .map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
-        .collect()
+        .map(str::trim)
+        .filter(|line| is_by_place(line.split_whitespace().next().unwrap_or_default()));
+    lines.map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(" ")).collect()
 }
 
 #[cfg(test)]

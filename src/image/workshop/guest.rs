@@ -18,7 +18,7 @@ use crate::{
     error::{Context, Error, Kind, Result},
     image::{
         Cancel,
-        answer::{LONG_PHASE, Line, Lines, Role},
+        answer::{GRUB_PHASE, LONG_PHASE, Line, Lines, Role},
         inside::{WORKSHOP, disk::SERIAL},
         sandbox::{DEVICE, Sandbox},
     },
@@ -149,7 +149,8 @@ impl Silence {
 
     /// Takes in what the guest says: some phases are longer than others.
     fn hear(&mut self, line: &Line) {
-        let is_long = matches!(line, Line::Phase { name } if name == LONG_PHASE);
+        let is_long =
+            matches!(line, Line::Phase { name } if [LONG_PHASE, GRUB_PHASE].contains(&name.as_str()));
         self.most = if is_long { LONG_SILENCE } else { SILENCE };
     }
 

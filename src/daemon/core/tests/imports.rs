@@ -46,7 +46,7 @@ impl Bench {
     fn has_volume(&mut self, state: VolumeState) {
         self.host.meddle(|machine| {
             let golden = machine.volumes.volumes[&sample::image().lv_name()].clone();
-            let role = Role::Image { image: image(), published: true, pinned: false };
+            let role = Role::Image { image: image(), published: true, pinned: false, mbr: false };
             let volume = Volume { lv: image().lv_name(), role, state, ..golden };
             machine.volumes.volumes.insert(volume.lv.clone(), volume);
         });

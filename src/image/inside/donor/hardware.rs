@@ -180,13 +180,6 @@ pub(super) fn choose(disks: &[Block], wanted: Option<&str>) -> Result<Block> {
     }
 }
 
-/// Returns whether the disk has a GUID partition table.
-pub(super) fn has_gpt(device: &Path) -> Result<bool> {
-    let mut signature = [0; 8];
-    read_at(device, SECTOR, &mut signature)?;
-    Ok(signature == *b"EFI PART")
-}
-
 /// Returns whether an ext file system has something in its journal that is not where it belongs.
 pub(super) fn needs_recovery(device: &Path) -> Result<bool> {
     let (mut magic, mut features) = ([0; 2], [0; 1]);
@@ -267,7 +260,6 @@ mod tests {
         assert!(!needs_recovery(file.path()).unwrap());
         file.as_file().write_all_at(&[0x46], EXT_INCOMPAT.0).unwrap();
         assert!(needs_recovery(file.path()).unwrap());
-        assert!(!has_gpt(file.path()).unwrap());
     }
 
     #[test]

@@ -27,7 +27,10 @@ use self::{
 use super::tree::value;
 use crate::{
     error::{Context, Error, Kind, Result},
-    host::cmd::{Cmd, Tool},
+    host::{
+        cmd::{Cmd, Tool},
+        disk::gpt,
+    },
     image::extents::{Extent, Part, parse, to_copy, total},
     model::Bytes,
 };
@@ -113,12 +116,8 @@ fn fits(disk: &Block, target: &Block) -> Result<()> {
         let (size, most) = (disk.size.human(), target.size.human());
         return Err(Error::invalid(format!("disk '{name}' has {size}: at most {most} are possible")));
     }
-    if !hardware::has_gpt(&disk.device())? {
-        return Err(Error::invalid(format!(
-            "disk '{name}' has no GPT: nothing that a blade could boot from"
-        )));
-    }
-    Ok(())
+    // Of an MBR, the sealer makes what a blade can boot from.
+    gpt::check(&disk.device()).map(drop)
 }
 
 /// Returns the disk's partitions, with what is in use of each.
