@@ -70,13 +70,13 @@ fn vm_import_takes_an_mbr_and_says_so_and_does_not_publish_it() {
     let lab = Lab::new();
     lab.sh("truncate -s 48M old && echo 'label: dos\n2048,' | sfdisk -q old && gzip -1 -k old");
     for file in ["old", "old.gz"] {
-        lab.import("old", &lab.text(file)).0.map_err(|e| e.chain()).unwrap();
+        let import = sheath::image::Import { publish: false, ..lab.order("old", &lab.text(file)) };
+        lab.run(&import).0.map_err(|e| e.chain()).unwrap();
         let found = volume("old").unwrap();
         assert!(matches!(found.role, Role::Image { mbr: true, published: false, .. }), "{found:?}");
         pool().remove_image(&"old".parse().unwrap()).unwrap();
     }
-    let published = sheath::image::Import { publish: true, ..lab.order("old", &lab.text("old")) };
-    assert_refused(lab.run(&published).0, "old", Kind::Invalid, "sheath image seal");
+    assert_refused(lab.import("old", &lab.text("old")).0, "old", Kind::Invalid, "sheath image seal");
 }
 
 #[test]

@@ -198,7 +198,7 @@ fn vm_workshop_makes_a_gpt_of_an_mbr_that_boots_by_bios() {
         assert!(about.contains(&change), "{about:?}");
     }
     let checkup = sealing.checkup.as_ref().unwrap();
-    assert_eq!(bad(checkup), [("uefi", Judgement::Missing)], "no ESP, no UEFI");
+    assert_eq!(bad(checkup), [("uefi", Judgement::Missing)], "no ESP, no UEFI: {checkup:#?}");
     assert!(checkup.bios && !checkup.uefi);
     nothing_is_left();
 

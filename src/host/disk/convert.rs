@@ -29,7 +29,7 @@ use crate::{
 
 /// Partition types, as the UEFI specification, GRUB, LVM and the Linux RAID have them.
 const ESP: DiskGuid = DiskGuid(0xC12A_7328_F81F_11D2_BA4B_00A0_C93E_C93B);
-const BIOS_BOOT: DiskGuid = DiskGuid(0x2168_6148_6449_6E6F_744E_6564_5465_4649);
+const BIOS_BOOT: DiskGuid = DiskGuid(0x2168_6148_6449_6E6F_744E_6565_6445_4649);
 const LVM: DiskGuid = DiskGuid(0xE6D6_D379_F507_44C2_A23C_238F_2A3D_F928);
 const RAID: DiskGuid = DiskGuid(0xA19D_880F_05FC_4D3B_A006_743F_0F84_911E);
 /// What GRUB's core takes at most, with the file systems and tables that it has to read: 64 KiB, in sectors.
@@ -221,7 +221,7 @@ mod tests {
             [
                 (1, 2048, 42047, to_gpt(LINUX_DATA)),
                 (5, 43008, 63007, to_gpt(LINUX_DATA)),
-                (6, 34, 2047, to_gpt(BIOS_BOOT)),
+                (6, 34, 2047, *b"Hah!IdontNeedEFI"),
             ]
         );
         let mut start = [0; 512];
