@@ -20,6 +20,8 @@ mod crash;
 mod drift;
 #[path = "kernel/drift_line.rs"]
 mod drift_line;
+#[path = "kernel/first_boot.rs"]
+mod first_boot;
 #[path = "kernel/foreign_tools.rs"]
 mod foreign_tools;
 #[path = "kernel/full.rs"]

@@ -272,7 +272,7 @@ fn first_boot(facts: &Facts) -> Finding {
     let about = "first-boot";
     match (facts.cloud_init, facts.first_boot) {
         (true, _) => ok(about, "cloud-init takes the seed"),
-        (false, true) => ok(about, "the first-boot unit takes the seed"),
+        (false, true) => ok(about, "the first-boot unit takes the seed, but for user_data"),
         (false, false) => {
             missing(about, "nothing takes the seed: no host name and no SSH keys of its own", SEAL)
         }

@@ -123,7 +123,9 @@ impl fmt::Display for Act {
                 "/etc/dracut.conf.d/90-sheath.conf: iSCSI, by what the firmware left"
             }
             Self::KeepBootNic => "sheath-boot-nic.service keeps the boot NIC up until the end",
-            Self::FirstBoot => "sheath-first-boot.service takes the seed: host name, SSH keys",
+            Self::FirstBoot => {
+                "sheath-first-boot.service takes the seed: host name, SSH keys, root's growth, swap, data"
+            }
             Self::RemovableLoader { from } => {
                 return write!(f, "\\EFI\\BOOT\\BOOTX64.EFI copied from {from}");
             }
