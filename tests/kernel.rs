@@ -36,10 +36,14 @@ mod hang;
 mod import;
 #[path = "kernel/import_crash.rs"]
 mod import_crash;
+#[path = "kernel/import_iscsi.rs"]
+mod import_iscsi;
 #[path = "kernel/import_refusals.rs"]
 mod import_refusals;
 #[path = "kernel/import_sources.rs"]
 mod import_sources;
+#[path = "kernel/import_ssh.rs"]
+mod import_ssh;
 #[path = "kernel/initiator.rs"]
 mod initiator;
 #[path = "kernel/lio.rs"]
@@ -84,7 +88,8 @@ fn left_to_the_other(release: Release) -> &'static str {
     match release {
         Release::Bookworm => "--skip import:: --skip promote:: --skip proof:: --skip workshop::",
         Release::Trixie => {
-            "--skip import_crash:: --skip import_refusals:: --skip import_sources:: --skip import_ssh::"
+            "--skip import_crash:: --skip import_refusals:: --skip import_sources:: --skip import_ssh:: \
+             --skip import_iscsi::"
         }
     }
 }

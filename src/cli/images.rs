@@ -10,6 +10,7 @@ use super::{
 use crate::{
     control::api::{PromoteRequest, Request},
     error::Result,
+    host::ssh::Keys,
     model::{Bytes, Check, Consistency, ImageRef, Imported, Manifest, Origin, Parent},
     status::{ImageDetail, ImageView, Millis},
 };
@@ -140,6 +141,7 @@ fn import_lines(import: &Imported) -> Vec<(&'static str, String)> {
     let size = import.size.map_or(String::new(), |size| format!(", {}", size.human()));
     let mut lines = vec![("origin", format!("{}{format}{size}", human::tame(&import.source)))];
     lines.extend(import.sha256.as_deref().map(|digest| ("sha256", human::tame(digest))));
+    lines.extend(import.caution.as_deref().map(|caution| ("caution", human::tame(caution))));
     lines
 }
 
@@ -187,6 +189,12 @@ pub(super) fn promote(session: &mut Session<'_>, args: &PromoteArgs) -> Result<(
         return super::offer::offer(session, &args.name.clone().into(), ProofFirmware::Both);
     }
     session.accepted(message)
+}
+
+/// Shows the appliance's own SSH key, which is made where there is none: other machines are to let it in.
+pub(super) fn key(session: &mut Session<'_>) -> Result<()> {
+    let line = Keys::default().create()?;
+    session.answer(&serde_json::json!({ "public_key": line }), |_, _| format!("{line}\n"))
 }
 
 /// Removes an image.

@@ -72,13 +72,16 @@ fn watch(session: &mut Session<'_>, name: &ImageName, shown: &mut Shown) -> Resu
 
 /// The agent has another working folder than we: a path becomes absolute here. A URL stays as it is.
 fn absolute(source: &str) -> Result<String> {
-    if ["http://", "https://", "nbd://", NetDonor::SCHEME].iter().any(|scheme| source.starts_with(scheme)) {
+    if ["http://", "https://", "nbd://", "ssh://", "iscsi://", NetDonor::SCHEME]
+        .iter()
+        .any(|scheme| source.starts_with(scheme))
+    {
         return Ok(source.into());
     }
     if source.contains("://") {
         let scheme = source.split("://").next().unwrap_or_default();
         return Err(Error::invalid(format!(
-            "import from '{}://…': only http, https and nbd URLs",
+            "import from '{}://…': only http, https, ssh, nbd and iscsi URLs",
             human::tame(scheme)
         )));
     }

@@ -86,6 +86,7 @@ fn run(session: &mut Session<'_>, command: Command) -> Result<()> {
             ImageVerb::Seal { image, dry_run } => work::seal(session, &image, dry_run),
             ImageVerb::Prove { image, firmware } => work::prove(session, &image, firmware),
             ImageVerb::Offer { image, firmware } => offer::offer(session, &image, firmware),
+            ImageVerb::Key => images::key(session),
         },
         Command::Targets => targets::list(session),
         Command::Sessions => sessions::list(session),

@@ -17,7 +17,7 @@ use super::core::{Event, ImportOrder};
 use crate::{
     control::api::ImportRequest,
     error::{Error, Kind, Result},
-    host::{file, live::Live},
+    host::{file, live::Live, ssh::Keys},
     image::{Cancel, Capture, Check, Folder, Import, Lend, STALL},
     model::{DonorWord, ImageId, ImageName, NetDonor},
     status::ImportProgress,
@@ -161,6 +161,7 @@ fn import(image: &ImageId, request: &ImportRequest, (folder, watermark): (&Path,
         folder: folder.to_owned(),
         watermark,
         stall: STALL,
+        keys: Keys::default(),
     })
 }
 

@@ -85,10 +85,14 @@ pub enum Tool {
     Grub2Install,
     /// Makes GRUB's configuration, as RHEL calls it: the image's own, run in the workshop alone.
     Grub2Mkconfig,
+    /// Reads from another machine, in a sandboxed child.
+    Ssh,
+    /// Makes the appliance's own SSH key pair.
+    SshKeygen,
 }
 
 /// Tool, path, Debian package.
-const TOOLS: [(Tool, &str, &str); 30] = [
+const TOOLS: [(Tool, &str, &str); 32] = [
     (Tool::Lvm, "/usr/sbin/lvm", "lvm2"),
     (Tool::Systemctl, "/usr/bin/systemctl", "systemd"),
     (Tool::SystemdRun, "/usr/bin/systemd-run", "systemd"),
@@ -119,6 +123,8 @@ const TOOLS: [(Tool, &str, &str); 30] = [
     (Tool::GrubMkconfig, "/usr/sbin/grub-mkconfig", "grub2-common"),
     (Tool::Grub2Install, "/usr/sbin/grub2-install", "grub2-tools"),
     (Tool::Grub2Mkconfig, "/usr/sbin/grub2-mkconfig", "grub2-tools"),
+    (Tool::Ssh, "/usr/bin/ssh", "openssh-client"),
+    (Tool::SshKeygen, "/usr/bin/ssh-keygen", "openssh-client"),
 ];
 
 impl Tool {
@@ -173,6 +179,15 @@ enum Input {
 pub struct Output {
     /// Standard output.
     pub stdout: Vec<u8>,
+    /// Standard error, as text.
+    pub stderr: String,
+}
+
+/// How a tool ended, where the caller judges that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Its exit status; `None` where a signal ended it.
+    pub status: Option<i32>,
     /// Standard error, as text.
     pub stderr: String,
 }
@@ -283,7 +298,23 @@ impl Cmd {
     ///
     /// # Errors
     /// As [`Cmd::run`]; the taker's own error, by which the tool is killed with its whole process group.
-    pub fn run_while(self, mut on_output: impl FnMut(&[u8]) -> Result<()>) -> Result<String> {
+    pub fn run_while(self, on_output: impl FnMut(&[u8]) -> Result<()>) -> Result<String> {
+        let (status, stderr) = self.follow(on_output)?;
+        self.judge(status, stderr)
+    }
+
+    /// Runs the tool as [`Cmd::run_while`] does, and returns how it ended, whatever its status: for a tool that says why in
+    /// more words than an error has room for.
+    ///
+    /// # Errors
+    /// As [`Cmd::run_while`], but for a status.
+    pub fn run_to_end(self, on_output: impl FnMut(&[u8]) -> Result<()>) -> Result<Ended> {
+        let (status, stderr) = self.follow(on_output)?;
+        Ok(Ended { status: status.code(), stderr })
+    }
+
+    /// Runs the tool to its end, and returns its status and its standard error.
+    fn follow(&self, mut on_output: impl FnMut(&[u8]) -> Result<()>) -> Result<(ExitStatus, String)> {
         let mut child = self.spawn()?;
         let group = Pid::from_raw(i32::try_from(child.id()).expect("a process id fits"));
         // Threads are left to end by themselves: a child in D state cannot be waited for.
@@ -315,7 +346,8 @@ impl Cmd {
             }
         }
         helpers.into_iter().chain([waiter]).for_each(|helper| helper.join().unwrap_or(()));
-        self.judge(status, stderr)
+        let status = status.expect("the channel closes after the exit");
+        Ok((status.attempt(|| format!("wait for {self}"))?, stderr))
     }
 
     fn overdue(&self) -> Error {
@@ -359,9 +391,7 @@ impl Cmd {
         })
     }
 
-    fn judge(&self, status: Option<std::io::Result<ExitStatus>>, stderr: String) -> Result<String> {
-        let status =
-            status.expect("the channel closes after the exit").attempt(|| format!("wait for {self}"))?;
+    fn judge(&self, status: ExitStatus, stderr: String) -> Result<String> {
         if status.success() || status.code().is_some_and(|code| self.accepted.contains(&code)) {
             return Ok(stderr);
         }

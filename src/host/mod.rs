@@ -17,6 +17,7 @@ pub mod lvm;
 pub mod netlink;
 pub mod service;
 pub mod sim;
+pub mod ssh;
 pub mod udev;
 
 pub use crate::observed::{

@@ -86,7 +86,7 @@ impl Capture {
         let size = ended
             .map_err(|e| e.while_doing(format!("capture image '{}' from {}", self.image, self.donor)))?;
         let (source, format) = (self.donor.to_string(), Some("raw".to_owned()));
-        Ok(Imported { source, format, size: Some(size), sha256: None })
+        Ok(Imported { source, format, size: Some(size), sha256: None, caution: None })
     }
 
     fn capture(&self, host: &dyn Host, lvm: &Lvm, watch: &mut Watch<'_>) -> Result<Bytes> {

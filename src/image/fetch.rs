@@ -1,4 +1,5 @@
-//! Fetches an image from a URL into a file of ours. curl runs in its sandbox and writes to a pipe; the file is ours.
+//! Fetches an image from a URL or another machine into a file of ours. What fetches (curl, or `pull`'s) runs in its sandbox
+//! and writes to a pipe; the file is ours.
 //!
 //! A transfer that breaks off goes on where it was, as long as the server says that the file is still the same (`ETag` or
 //! `Last-Modified`); so does one that a killed agent has left. A source that says nothing is given up after some tries.
@@ -16,8 +17,10 @@ use sha2::{Digest, Sha256};
 
 use super::{
     folder::Folder,
+    pull::Pull,
     sandbox::{Sandbox, exit_status},
     source::Url,
+    ssh::There,
     watch::Watch,
 };
 use crate::{
@@ -45,7 +48,88 @@ const TOO_SLOW: u8 = 28;
 /// curl's words for what may be gone at the next try: no name, no connection, a broken one.
 const PASSING: [u8; 11] = [5, 6, 7, 16, 18, TOO_SLOW, 35, 52, 55, 56, 92];
 
-/// A fetch: whose, from where, to where, and how long the source may be silent.
+/// Where a file comes from, by its own means.
+pub(super) trait Origin {
+    /// Says what it is, as far as anybody knows.
+    fn about(&self) -> About;
+
+    /// Fetches what is missing.
+    ///
+    /// # Errors
+    /// What broke off; the caller's wish to stop.
+    fn go_on(&self, part: &mut Part, watch: &mut Watch<'_>) -> Result<()>;
+
+    /// Returns whether the next try may do better.
+    fn passes(&self, error: &Error) -> bool;
+
+    /// Returns whether it was silent for too long.
+    fn stalled(&self, error: &Error) -> bool;
+
+    /// Returns how long it may be silent.
+    fn stall(&self) -> Duration;
+}
+
+/// Fetches a file into the folder's source, telling how far it is.
+///
+/// # Errors
+/// The failure of what fetches it; [`Kind::Timeout`] for a source that is silent, [`Kind::Full`] where the folder's file
+/// system is; the caller's wish to stop.
+pub(super) fn fetch(origin: &impl Origin, folder: &Folder, watch: &mut Watch<'_>) -> Result<()> {
+    let mut part = Part::open(folder, origin.about())?;
+    part.tell(watch)?;
+    let (mut vain, mut again) = (0, 0);
+    while !part.is_whole() {
+        let before = part.done;
+        let Err(error) = origin.go_on(&mut part, watch) else { break };
+        watch.check()?;
+        vain = if part.done > before { 0 } else { vain + 1 };
+        if exit_status(&error) == Some(NO_RANGES) || !part.may_go_on() {
+            again += 1;
+            part = Part::anew(folder, origin.about())?;
+        } else if !origin.passes(&error) {
+            return Err(error);
+        }
+        if vain.max(again) >= TRIES {
+            return Err(given_up(origin, error));
+        }
+        watch.wait(PAUSE * vain.max(again))?;
+    }
+    part.finish(folder)
+}
+
+fn given_up(origin: &impl Origin, error: Error) -> Error {
+    if origin.stalled(&error) {
+        let silent = origin.stall().as_secs();
+        let text = format!("the source has stalled: silent for {silent} s, {TRIES} times in a row");
+        return Error::new(Kind::Timeout, text).because(error);
+    }
+    Error::new(Kind::Failed, format!("given up after {TRIES} tries in a row")).because(error)
+}
+
+/// A file or disk of another machine that has been looked at.
+impl Origin for (&Pull<'_>, &There) {
+    fn about(&self) -> About {
+        self.0.about(self.1)
+    }
+
+    fn go_on(&self, part: &mut Part, watch: &mut Watch<'_>) -> Result<()> {
+        self.0.go_on(self.1, part, watch)
+    }
+
+    fn passes(&self, error: &Error) -> bool {
+        matches!(error.kind(), Kind::Failed | Kind::Timeout)
+    }
+
+    fn stalled(&self, error: &Error) -> bool {
+        error.kind() == Kind::Timeout
+    }
+
+    fn stall(&self) -> Duration {
+        self.0.stall
+    }
+}
+
+/// A fetch by curl: whose, from where, to where, and how long the source may be silent.
 pub(super) struct Fetch<'a> {
     pub(super) image: &'a ImageName,
     pub(super) url: &'a Url,
@@ -53,58 +137,43 @@ pub(super) struct Fetch<'a> {
     pub(super) stall: Duration,
 }
 
-impl Fetch<'_> {
-    /// Fetches the URL into the folder's source, telling how far it is.
-    ///
-    /// # Errors
-    /// curl's failure; [`Kind::Timeout`] for a source that is silent, [`Kind::Full`] where the folder's file system is; the
-    /// caller's wish to stop.
-    pub(super) fn run(&self, watch: &mut Watch<'_>) -> Result<()> {
-        let mut part = Part::open(self.folder, self.about())?;
-        watch.fetching(part.done, part.about.total)?;
-        let (mut vain, mut again) = (0, 0);
-        while !part.is_whole() {
-            let before = part.done;
-            let Err(error) = self.go_on(&mut part, watch) else { break };
-            watch.check()?;
-            vain = if part.done > before { 0 } else { vain + 1 };
-            if exit_status(&error) == Some(NO_RANGES) || !part.may_go_on() {
-                again += 1;
-                part = Part::anew(self.folder, self.about())?;
-            } else if !passes(&error) {
-                return Err(error);
-            }
-            if vain.max(again) >= TRIES {
-                return Err(self.given_up(error));
-            }
-            watch.wait(PAUSE * vain.max(again))?;
-        }
-        part.finish(self.folder)
-    }
-
-    /// Fetches what is missing.
+impl Origin for Fetch<'_> {
     fn go_on(&self, part: &mut Part, watch: &mut Watch<'_>) -> Result<()> {
         let sandbox = Sandbox::curl(self.image, &self.folder.root(), FETCH);
         sandbox.run(self.config(&part.range()), |piece| {
             part.take(piece)?;
-            watch.fetching(part.done, part.about.total)
+            part.tell(watch)
         })
     }
 
-    /// Asks what it is. Servers may not say; then nobody knows until the end.
+    /// Asks. Servers may not say; then nobody knows until the end.
     fn about(&self) -> About {
         let more = "head\noutput = \"/dev/null\"\n\
             write-out = \"%header{content-length}\\n%header{etag}\\n%header{last-modified}\\n\"\n";
-        let (mut said, url) = (vec![], Sha256::digest(self.url.as_str()));
+        let mut said = vec![];
         let sandbox = Sandbox::curl(self.image, &self.folder.root(), ASK);
         let asked = sandbox.run(self.config(more), |piece| {
             said.extend_from_slice(piece);
             Ok(())
         });
         let said = if asked.is_ok() { String::from_utf8_lossy(&said).into_owned() } else { String::new() };
-        About::read(format!("{url:x?}"), &said)
+        About::read(hash(self.url.as_str()), &said)
     }
 
+    fn passes(&self, error: &Error) -> bool {
+        passes(error)
+    }
+
+    fn stalled(&self, error: &Error) -> bool {
+        exit_status(error) == Some(TOO_SLOW)
+    }
+
+    fn stall(&self) -> Duration {
+        self.stall
+    }
+}
+
+impl Fetch<'_> {
     /// Fetches a list of checksums.
     ///
     /// # Errors
@@ -134,20 +203,14 @@ impl Fetch<'_> {
         )
         .into_bytes()
     }
-
-    fn given_up(&self, error: Error) -> Error {
-        let silent = self.stall.as_secs();
-        match exit_status(&error) {
-            Some(TOO_SLOW) => {
-                let text = format!("the source has stalled: silent for {silent} s, {TRIES} times in a row");
-                Error::new(Kind::Timeout, text).because(error)
-            }
-            _ => Error::new(Kind::Failed, format!("given up after {TRIES} tries in a row")).because(error),
-        }
-    }
 }
 
-/// Returns whether the next try may do better.
+/// Returns what stands for a URL on the disk: there may be a password in it.
+fn hash(url: &str) -> String {
+    format!("{:x?}", Sha256::digest(url))
+}
+
+/// Returns whether curl's next try may do better.
 fn passes(error: &Error) -> bool {
     let text = error.to_string();
     let busy = ["error: 5", "error: 429"].iter().any(|words| text.contains(words));
@@ -156,7 +219,7 @@ fn passes(error: &Error) -> bool {
 
 /// What a server says of a file. Kept beside the part that is here, for whoever goes on with it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct About {
+pub(super) struct About {
     /// The URL's hash: it may have a password in it.
     url: String,
     /// How large the file is.
@@ -166,6 +229,11 @@ struct About {
 }
 
 impl About {
+    /// Returns what another machine has said of a file.
+    pub(super) fn of(url: &str, total: Option<Bytes>, version: Option<String>) -> Self {
+        Self { url: hash(url), total, version }
+    }
+
     /// Reads curl's three lines.
     fn read(url: String, said: &str) -> Self {
         let mut lines = said.lines().map(str::trim);
@@ -183,7 +251,7 @@ fn harmless(c: char) -> bool {
 }
 
 /// The part of the source that is here.
-struct Part {
+pub(super) struct Part {
     path: PathBuf,
     file: File,
     done: u64,
@@ -216,7 +284,18 @@ impl Part {
         Ok(Self { path, file, done: 0, about })
     }
 
-    fn take(&mut self, piece: &[u8]) -> Result<()> {
+    /// Returns how much is here.
+    pub(super) fn done(&self) -> u64 {
+        self.done
+    }
+
+    /// Tells how far it is.
+    pub(super) fn tell(&self, watch: &mut Watch<'_>) -> Result<()> {
+        watch.fetching(self.done, self.about.total)
+    }
+
+    /// Keeps a piece.
+    pub(super) fn take(&mut self, piece: &[u8]) -> Result<()> {
         self.file.write_all(piece).attempt(|| format!("write '{}'", self.path.display()))?;
         self.done += piece.len() as u64;
         Ok(())

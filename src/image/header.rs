@@ -241,6 +241,11 @@ fn raw(look: &Look, path: &Path) -> Result<Screened> {
     Ok(screened)
 }
 
+/// Returns whether a file with these first and last sectors looks like nothing but a disk's bytes.
+pub(super) fn looks_raw(start: &[u8], end: &[u8]) -> bool {
+    magic(start).is_none() && !end.starts_with(vpc::COOKIE)
+}
+
 /// Refuses the beginning of something unpacked that is anything but a raw disk.
 ///
 /// # Errors

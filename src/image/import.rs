@@ -10,14 +10,17 @@ use std::{
 use super::{
     Source,
     checksum::{Algorithm, Check, Checksum},
-    fetch::Fetch,
+    fetch::{self, Fetch},
     folder::Folder,
-    header::{LARGEST, Screened},
+    header::{Format, LARGEST, Screened, bootable_size},
     internal,
     limits::{Guard, LOOK, Silence, look, with_more, written},
     progress::Progress,
+    pull::Pull,
+    remote::Remote,
     sandbox::{DEVICE, SOURCE, Sandbox, Seen, stop_leftovers},
     source::Url,
+    ssh::There,
     watch::{Cancel, Watch},
 };
 use crate::{
@@ -28,6 +31,7 @@ use crate::{
             gpt::{self, Partitioning, SEED_ROOM},
         },
         lvm::Lvm,
+        ssh::Keys,
     },
     model::{Bytes, ImageId, Imported, PoolUsage, Tag},
     plan::admit,
@@ -52,6 +56,8 @@ pub struct Import {
     pub watermark: u8,
     /// How long the source may say nothing: [`STALL`](super::STALL), but for tests.
     pub stall: Duration,
+    /// The key that other machines let in, and the machines that are known.
+    pub keys: Keys,
 }
 
 impl Import {
@@ -74,7 +80,7 @@ impl Import {
         let folder = Folder::make(&self.folder, &self.image.name).map_err(|e| e.while_doing(attempt()))?;
         let watch = Watch::new(cancel, progress);
         let seen = Seen::File(folder.source());
-        let mut job = Job { import: self, lvm, folder: &folder, watch, seen };
+        let mut job = Job { import: self, lvm, folder: &folder, watch, seen, there: None };
         let ended = job.run();
         if ended.as_ref().is_err_and(|error| cancel.leaves(error)) {
             std::mem::forget(folder);
@@ -90,6 +96,8 @@ struct Job<'a> {
     folder: &'a Folder,
     watch: Watch<'a>,
     seen: Seen,
+    /// What was seen on another machine.
+    there: Option<There>,
 }
 
 impl Job<'_> {
@@ -131,6 +139,7 @@ impl Job<'_> {
             format: Some(format),
             size: Some(size),
             sha256: sha256.map(ToString::to_string),
+            caution: self.there.as_ref().and_then(There::caution),
         }
     }
 
@@ -154,9 +163,9 @@ impl Job<'_> {
         let name = self.import.source.file_name();
         let name = name.ok_or_else(|| Error::invalid("the source has no name that a list could have"))?;
         match list {
-            Source::Url(url) => fetch(self.import, self.folder, url).list()?,
+            Source::Url(url) => curl(self.import, self.folder, url).list()?,
             Source::File(path) => link(path, &self.folder.list())?,
-            Source::Device(_) | Source::Export(_) | Source::Donor(_) => {
+            Source::Device(_) | Source::Export(_) | Source::Donor(_) | Source::Remote(_) | Source::Lun(_) => {
                 return Err(Error::invalid("a list is a file or a URL"));
             }
         }
@@ -169,7 +178,10 @@ impl Job<'_> {
     /// Makes the source something that a sandbox can see. A donor's disk is held: nobody mounts it meanwhile.
     fn obtain(&mut self) -> Result<Option<File>> {
         match &self.import.source {
-            Source::Url(url) => fetch(self.import, self.folder, url).run(&mut self.watch).map(|()| None),
+            Source::Url(url) => {
+                let curl = curl(self.import, self.folder, url);
+                fetch::fetch(&curl, self.folder, &mut self.watch).map(|()| None)
+            }
             Source::File(path) => link(path, &self.folder.source()).map(|()| None),
             Source::Device(path) => {
                 let (node, held) = donor::claim(path)?;
@@ -181,7 +193,27 @@ impl Job<'_> {
                 Ok(None)
             }
             Source::Donor(donor) => Err(Error::invalid(format!("'{donor}' is captured, not read"))),
+            Source::Remote(remote) => self.obtain_remote(remote).map(|()| None),
+            Source::Lun(lun) => {
+                self.seen = Seen::Lun(lun.clone());
+                Ok(None)
+            }
         }
+    }
+
+    /// Looks what another machine has, and fetches it where it cannot go straight to its volume: what is to be compared
+    /// with a checksum before, and what is no raw disk.
+    fn obtain_remote(&mut self, remote: &Remote) -> Result<()> {
+        let root = self.folder.root();
+        let pull = pull(self.import, &root, remote);
+        let there = pull.look(&self.watch)?;
+        if there.raw && self.import.checks.is_empty() {
+            self.seen = Seen::Remote(self.import.keys.clone(), remote.to_string());
+        } else {
+            fetch::fetch(&(&pull, &there), self.folder, &mut self.watch)?;
+        }
+        self.there = Some(there);
+        Ok(())
     }
 
     /// Refuses when the pool is above its watermark, or would be with so much more in it.
@@ -197,7 +229,7 @@ impl Job<'_> {
     /// Runs a hidden subcommand and returns what it says.
     fn ask(&self, args: &[&str], seen: &Seen) -> Result<String> {
         let mut said = vec![];
-        self.sandbox(args, seen).run(vec![], |piece| {
+        self.sandbox(args, seen).run(self.order(), |piece| {
             said.extend_from_slice(piece);
             self.watch.check()
         })?;
@@ -237,6 +269,10 @@ impl Job<'_> {
 
     /// Asks what the image is.
     fn probe(&self) -> Result<Screened> {
+        if let (Seen::Remote(..), Some(there)) = (&self.seen, &self.there) {
+            let virtual_size = bootable_size(there.what.size)?;
+            return Ok(Screened::Disk { format: Format::Raw, virtual_size });
+        }
         let said = self.ask(&[internal::PROBE, &self.seen.name()], &self.seen);
         let said = said.map_err(|e| missing(&self.import.source, e))?;
         serde_json::from_str(&said).map_err(|e| Error::new(Kind::Failed, "read what the image is").because(e))
@@ -259,28 +295,51 @@ impl Job<'_> {
             Screened::Disk { format, .. } => (format.to_string(), false),
             Screened::Packed { packing, .. } => (packing.to_string(), true),
         };
-        let args = [internal::CONVERT, &word, &self.seen.name(), DEVICE];
+        let (name, order) = (self.seen.name(), self.order());
+        let args = match &self.seen {
+            Seen::Remote(..) => vec![internal::CONVERT, internal::REMOTE, DEVICE],
+            _ => vec![internal::CONVERT, &word, &name, DEVICE],
+        };
         let sandbox = self.sandbox(&args, &self.seen).with_device(&node);
         let (mut figures, mut permyriad) = (Progress::default(), 0);
         let (lvm, watch) = (self.lvm, &mut self.watch);
         let mut guard = Guard::new(pool, self.import.watermark);
         // A file cannot stall, and a disk's own errors end the wait for it.
-        let mut silence = matches!(self.seen, Seen::Export(_)).then(|| Silence::new(self.import.stall));
-        sandbox.run(vec![], |piece| {
+        let far = matches!(self.seen, Seen::Export(_) | Seen::Remote(..) | Seen::Lun(_));
+        let mut silence = far.then(|| Silence::new(self.import.stall));
+        let mut heard = 0_u64;
+        sandbox.run(order, |piece| {
+            heard += piece.len() as u64;
             permyriad = figures.feed(piece).unwrap_or(permyriad);
             let written = written(&node)?;
             if let Some(silence) = &mut silence {
-                silence.hear((permyriad, written.0))?;
+                silence.hear((heard, written.0))?;
             }
             guard.admit(lvm, written)?;
             watch.writing(permyriad, written)
         })?;
         packed.then(|| internal::unpacked_size(figures.rest())).transpose()
     }
+
+    /// Returns what a hidden subcommand is told on its standard input: nothing of it is for arguments.
+    fn order(&self) -> Vec<u8> {
+        let root = self.folder.root();
+        match (&self.import.source, &self.seen, &self.there) {
+            (Source::Remote(remote), Seen::Remote(..), Some(there)) => {
+                pull(self.import, &root, remote).writing(there)
+            }
+            (_, Seen::Lun(lun), _) => lun.secret(),
+            _ => vec![],
+        }
+    }
 }
 
-fn fetch<'a>(import: &'a Import, folder: &'a Folder, url: &'a Url) -> Fetch<'a> {
+fn curl<'a>(import: &'a Import, folder: &'a Folder, url: &'a Url) -> Fetch<'a> {
     Fetch { image: &import.image.name, url, folder, stall: import.stall }
+}
+
+fn pull<'a>(import: &'a Import, root: &'a Path, remote: &'a Remote) -> Pull<'a> {
+    Pull { image: &import.image.name, remote, keys: &import.keys, root, stall: import.stall }
 }
 
 /// Makes an image that is written whole, unless it is none, or was cancelled.
@@ -329,7 +388,7 @@ fn missing(source: &Source, error: Error) -> Error {
 fn least(seen: &Seen, found: Screened) -> Bytes {
     let blocks = match seen {
         Seen::File(path) => path.metadata().map_or(0, |file| file.blocks()),
-        Seen::Device(_) | Seen::Export(_) => 0,
+        Seen::Device(_) | Seen::Export(_) | Seen::Remote(..) | Seen::Lun(_) => 0,
     };
     let most = match found {
         Screened::Disk { virtual_size, .. } => virtual_size,

@@ -15,8 +15,9 @@ use serde::Deserialize;
 use super::{
     checksum,
     header::{Format, Packing, Screened, bootable_size, screen},
+    iscsi::{Handed, Lun},
     nbd::Export,
-    unpack,
+    ssh, unpack,
 };
 use crate::{
     error::{Context, Error, Kind, Result},
@@ -32,6 +33,8 @@ pub const PROBE: &str = "internal-probe";
 pub const CONVERT: &str = "internal-convert";
 /// The word for a checksum.
 pub(super) const SUM: &str = "sum";
+/// The word for what is on another machine; the order is on standard input.
+pub(super) const REMOTE: &str = "remote";
 /// The word for a list of checksums.
 pub(super) const LISTED: &str = "listed";
 
@@ -56,6 +59,8 @@ pub fn run(args: &[OsString]) -> Result<()> {
         [PROBE, LISTED, name, list] => {
             checksum::find_in_file(Path::new(list), name).and_then(|found| answer(&found.to_string()))
         }
+        [PROBE, REMOTE] => ssh::carry_out(Path::new(""), hand_on),
+        [CONVERT, REMOTE, device] => ssh::carry_out(Path::new(device), hand_on),
         [PROBE, source] => probe(source).and_then(|found| {
             answer(&serde_json::to_string(&found).expect("a format and a number are JSON"))
         }),
@@ -64,10 +69,10 @@ pub fn run(args: &[OsString]) -> Result<()> {
     }
 }
 
-/// Returns what the image at `source` is: a path, or an NBD export's URL.
+/// Returns what the image at `source` is: a path, or the URL of an NBD export or an iSCSI LUN.
 fn probe(source: &str) -> Result<Screened> {
-    if let Ok(export) = source.parse::<Export>() {
-        return exported(&export);
+    if let Some(far) = Far::of(source)? {
+        return far.probe(source);
     }
     let found = screen(Path::new(source))?;
     if let Screened::Disk { format, .. } = found {
@@ -100,15 +105,46 @@ struct Info {
     virtual_size: u64,
 }
 
-/// Asks how large an export is.
-fn exported(export: &Export) -> Result<Screened> {
-    let attempt = || format!("ask for '{export}'");
-    let cmd =
-        Cmd::new(Tool::QemuImg, LOOK).args(["info", "--output=json", "--image-opts", &export.options()]);
-    let said = cmd.run().map_err(|e| Error::new(Kind::Missing, attempt()).because(e))?.stdout;
-    let info: Info =
-        serde_json::from_slice(&said).map_err(|e| Error::new(Kind::Failed, attempt()).because(e))?;
-    Ok(Screened::Disk { format: Format::Raw, virtual_size: bootable_size(info.virtual_size)? })
+/// What qemu reads over the network.
+struct Far {
+    options: String,
+    secret: Option<Handed>,
+}
+
+impl Far {
+    /// Returns what is at this source, unless it is a path.
+    fn of(source: &str) -> Result<Option<Self>> {
+        if let Ok(export) = source.parse::<Export>() {
+            return Ok(Some(Self { options: export.options(), secret: None }));
+        }
+        let Ok(lun) = Lun::without_secret(source) else { return Ok(None) };
+        Ok(Some(Self { options: lun.options(), secret: Some(lun.hand_on_secret()?) }))
+    }
+
+    /// Returns qemu's arguments for it.
+    fn args(&self) -> Vec<String> {
+        let objects = self.secret.as_ref().map(Handed::objects).unwrap_or_default();
+        objects.into_iter().chain(["--image-opts".into(), self.options.clone()]).collect()
+    }
+
+    /// Asks how large it is.
+    fn probe(&self, source: &str) -> Result<Screened> {
+        let attempt = || format!("ask for '{source}'");
+        let cmd = Cmd::new(Tool::QemuImg, LOOK).args(["info", "--output=json"]).args(self.args());
+        let said = cmd.run().map_err(|e| without_driver(e, attempt()))?.stdout;
+        let info: Info =
+            serde_json::from_slice(&said).map_err(|e| Error::new(Kind::Failed, attempt()).because(e))?;
+        Ok(Screened::Disk { format: Format::Raw, virtual_size: bootable_size(info.virtual_size)? })
+    }
+}
+
+/// Returns the error of a qemu that was to reach somebody: it may not have learnt how.
+fn without_driver(error: Error, attempt: String) -> Error {
+    if error.to_string().contains("Unknown driver 'iscsi'") {
+        let text = "QEMU's iSCSI driver is not installed: apt install qemu-block-extra";
+        return Error::new(Kind::Missing, text);
+    }
+    Error::new(Kind::Missing, attempt).because(error)
 }
 
 fn sum(algorithm: checksum::Algorithm, source: &Path) -> Result<()> {
@@ -130,11 +166,15 @@ fn convert(word: &str, source: &str, device: &Path) -> Result<()> {
         return answer(&format!("{}{}", super::progress::SIZE, size.0));
     }
     let format: Format = word.parse()?;
-    let options = match source.parse::<Export>() {
-        Ok(export) => export.options(),
-        Err(_) => still(format, Path::new(source)).map(|()| options(format, source))?,
+    let far = Far::of(source)?;
+    let args = match &far {
+        Some(far) => far.args(),
+        None => {
+            still(format, Path::new(source))?;
+            vec!["--image-opts".into(), options(format, source)]
+        }
     };
-    Err(qemu(&options, device).replace_process())
+    Err(qemu(&args, device).replace_process())
 }
 
 /// Refuses an image that is not what it was.
@@ -165,11 +205,17 @@ fn options(format: Format, source: &str) -> String {
 ///
 /// The volume is fresh and reads as zeros, so zeros are not written. `none`: straight to the disk, or a large image would
 /// push everything else out of the page cache.
-fn qemu(options: &str, device: &Path) -> Cmd {
+fn qemu(source: &[String], device: &Path) -> Cmd {
     Cmd::new(Tool::QemuImg, Duration::MAX)
         .args(["convert", "-p", "-n", "-W", "--target-is-zero", "-t", "none", "-O", "raw"])
-        .args(["--image-opts", options])
+        .args(source)
         .arg(device)
+}
+
+/// Hands bytes on to the agent; nothing, now and then, tells that there is nothing new.
+fn hand_on(bytes: &[u8]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).attempt(|| "hand on what came".into())
 }
 
 fn answer(line: &str) -> Result<()> {
@@ -220,7 +266,8 @@ mod tests {
         assert!(options(Format::Vpc, path).ends_with(",force_size_calc=current_size"));
         assert!(options(Format::Raw, "/dev/donor").contains("file.driver=host_device"));
         let export: Export = "nbd://donor/disk".parse().unwrap();
-        let shown = qemu(&export.options(), Path::new("/dev/image")).to_string();
+        let far = Far::of(&export.to_string()).unwrap().unwrap();
+        let shown = qemu(&far.args(), Path::new("/dev/image")).to_string();
         assert!(shown.contains(" --image-opts driver=raw,file.driver=nbd,"), "{shown}");
         assert!(!shown.contains(" -f "), "{shown}");
     }

@@ -52,7 +52,7 @@ impl FromStr for Export {
 }
 
 /// Returns host and port; an IPv6 address stands in brackets.
-fn split(address: &str) -> Option<(String, Option<&str>)> {
+pub(super) fn split(address: &str) -> Option<(String, Option<&str>)> {
     if let Some(rest) = address.strip_prefix('[') {
         let (host, port) = rest.split_once(']')?;
         let host: Ipv6Addr = host.parse().ok()?;

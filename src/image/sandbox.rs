@@ -15,10 +15,13 @@ use std::{
     time::Duration,
 };
 
-use super::{internal, nbd::Export};
+use super::{internal, iscsi::Lun, nbd::Export, ssh as remote};
 use crate::{
     error::{Error, Kind, Result},
-    host::cmd::{Cmd, Tool},
+    host::{
+        cmd::{Cmd, Tool},
+        ssh::Keys,
+    },
     model::{ImageId, ImageName},
 };
 
@@ -91,6 +94,8 @@ const NETWORK: [&str; 3] = [
 ];
 /// What keeps it away.
 const NO_NETWORK: [&str; 2] = ["PrivateNetwork=yes", "RestrictAddressFamilies=AF_UNIX"];
+/// A folder of its own for what ssh wants to find there: who it is.
+const OWN_ETC: &str = "TemporaryFileSystem=/etc:mode=0777";
 /// For who needs none of root's rights.
 const NO_CAPABILITY: &str = "CapabilityBoundingSet=";
 /// udev gives block devices to this group; the only ones in sight are those that were let in.
@@ -138,9 +143,15 @@ impl Sandbox {
                 sandbox.properties.push(format!("BindReadOnlyPaths={}:{DONOR}", path.display()));
                 sandbox.properties.push(format!("DeviceAllow={} r", path.display()));
             }
-            Seen::Export(_) => {
+            Seen::Export(_) | Seen::Lun(_) => {
                 sandbox.add(NETWORK);
                 sandbox.add([NO_CAPABILITY]);
+            }
+            Seen::Remote(keys, _) => {
+                sandbox.add(NETWORK);
+                sandbox.add([NO_CAPABILITY, OWN_ETC]);
+                sandbox.properties.push(format!("BindReadOnlyPaths=-{}", remote::SYSTEM_KNOWN_HOSTS));
+                sandbox.properties.extend(credentials(keys));
             }
         }
         sandbox
@@ -273,6 +284,10 @@ pub(super) enum Seen {
     Device(PathBuf),
     /// Somebody's export, over the network.
     Export(Export),
+    /// Another machine's file or disk, by our keys; the name is for people, the order has its own.
+    Remote(Keys, String),
+    /// A LUN, over the network; the secret goes another way.
+    Lun(Lun),
 }
 
 impl Seen {
@@ -282,6 +297,8 @@ impl Seen {
             Self::File(_) => SOURCE.into(),
             Self::Device(_) => DONOR.into(),
             Self::Export(export) => export.to_string(),
+            Self::Remote(_, name) => name.clone(),
+            Self::Lun(lun) => lun.to_string(),
         }
     }
 }
@@ -295,6 +312,7 @@ pub(super) fn exit_status(error: &Error) -> Option<u8> {
 fn stage(args: &[&str]) -> (&'static str, Duration) {
     match args {
         [internal::CONVERT, ..] => (CONVERT, CONVERTING),
+        [_, internal::REMOTE, ..] => (FETCH, CONVERTING),
         [_, internal::SUM, ..] => (SUM, CONVERTING),
         [_, internal::LISTED, ..] => (LIST, PROBING),
         _ => (PROBE, PROBING),
@@ -326,6 +344,14 @@ fn reader(source: &Path) -> impl Iterator<Item = &'static str> {
         ]
     };
     words.iter().copied()
+}
+
+/// Returns what hands our key and the hosts that we know to a sandbox: systemd reads them, for its user alone.
+fn credentials(keys: &Keys) -> impl Iterator<Item = String> {
+    let (key, hosts) = (keys.private(), keys.known_hosts());
+    // One that is not there would keep the unit from starting; ssh says itself that it knows nobody.
+    let hosts = hosts.exists().then(|| format!("LoadCredential={}:{}", remote::KNOWN_HOSTS, hosts.display()));
+    std::iter::once(format!("LoadCredential={}:{}", remote::KEY, key.display())).chain(hosts)
 }
 
 /// Stops what an agent that was killed in the middle of this image's import has left running.

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-use super::nbd::Export;
+use super::{iscsi::Lun, nbd::Export, remote::Remote};
 use crate::{
     error::{Error, Result},
     model::NetDonor,
@@ -26,6 +26,10 @@ pub enum Source {
     Export(Export),
     /// A donor that starts over the network: see `capture`.
     Donor(NetDonor),
+    /// A file or a disk of another machine, over SSH.
+    Remote(Remote),
+    /// A LUN of an iSCSI target.
+    Lun(Lun),
 }
 
 /// An http or https URL without anything in it that a configuration line could end with.
@@ -61,7 +65,8 @@ impl Source {
         let path = match self {
             Self::File(path) => path.to_str()?,
             Self::Url(url) => url.shown().2,
-            Self::Device(_) | Self::Export(_) | Self::Donor(_) => return None,
+            Self::Remote(remote) => remote.path(),
+            Self::Device(_) | Self::Export(_) | Self::Donor(_) | Self::Lun(_) => return None,
         };
         path.rsplit('/').next().filter(|name| !name.is_empty())
     }
@@ -84,13 +89,19 @@ impl FromStr for Source {
         if text.starts_with(Export::SCHEME) {
             return text.parse().map(Self::Export);
         }
+        if text.starts_with(Remote::SCHEME) {
+            return text.parse().map(Self::Remote);
+        }
+        if text.starts_with(Lun::SCHEME) {
+            return text.parse().map(Self::Lun);
+        }
         if text.starts_with(NetDonor::SCHEME) {
             return text.parse().map(Self::Donor);
         }
         let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
         let Some(rest) = rest else {
             return Err(Error::invalid(format!(
-                "'{}' is neither an absolute path nor a slot (slot:3) nor an http, https or nbd URL",
+                "'{}' is neither an absolute path nor a slot (slot:3) nor an http, https, ssh, nbd or iscsi URL",
                 shown()
             )));
         };
@@ -113,6 +124,8 @@ impl fmt::Display for Source {
             Self::File(path) | Self::Device(path) => write!(f, "{}", path.display()),
             Self::Export(export) => export.fmt(f),
             Self::Donor(donor) => donor.fmt(f),
+            Self::Remote(remote) => remote.fmt(f),
+            Self::Lun(lun) => lun.fmt(f),
             Self::Url(url) => {
                 let (scheme, host, path) = url.shown();
                 write!(f, "{scheme}://{host}{path}")
@@ -132,6 +145,8 @@ mod tests {
         assert_eq!(disk.parse::<Source>().unwrap(), Source::Device(disk.into()));
         assert!(matches!("slot:3/sda".parse::<Source>().unwrap(), Source::Donor(_)));
         assert!(matches!("nbd://donor/disk".parse::<Source>().unwrap(), Source::Export(_)));
+        assert!(matches!("iscsi://donor/iqn.x/0".parse::<Source>().unwrap(), Source::Lun(_)));
+        assert!(matches!("ssh://donor/dev/sda".parse::<Source>().unwrap(), Source::Remote(_)));
         for good in ["http://h/x.img", "https://u:p@[::1]:8443/a?b=%20&c=$d", "https://host"] {
             assert!(matches!(good.parse::<Source>().unwrap(), Source::Url(url) if url.as_str() == good));
         }

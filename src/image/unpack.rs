@@ -50,7 +50,7 @@ pub(super) fn unpack(packing: Packing, source: &Path, device: &Path) -> Result<B
         _ => return Err(Error::invalid(format!("the image has turned from {packing} to something else"))),
     };
     let input = Arc::new(header::open(source)?);
-    let mut writer = Writer::open(device)?;
+    let mut writer = Writer::open(device, Start::Raw)?;
     let mut told: Option<Instant> = None;
     let ended = command(packing).stdin_from(Arc::clone(&input)).run_while(|piece| {
         writer.take(piece)?;
@@ -85,7 +85,7 @@ fn damaged(packing: Packing, error: Error) -> Error {
 }
 
 /// Tells how far it is: `    (12.34/100%)\r`.
-fn tell(done: u64, of: Bytes) -> Result<()> {
+pub(super) fn tell(done: u64, of: Bytes) -> Result<()> {
     let permyriad = (u128::from(done) * 10_000 / u128::from(of.0.max(1))).min(10_000);
     let mut out = std::io::stdout().lock();
     write!(out, "    ({}.{:02}/100%)\r", permyriad / 100, permyriad % 100)
@@ -93,9 +93,19 @@ fn tell(done: u64, of: Bytes) -> Result<()> {
         .attempt(|| "tell how far it is".into())
 }
 
+/// What a stream may begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    /// What looks like a raw disk: anything else would have been packed twice, or have changed.
+    Raw,
+    /// Anything: somebody else's disk has somebody else's first bytes.
+    Any,
+}
+
 /// Writes a stream to a device that reads as zeros, past the page cache: a large image would push everything else out.
-struct Writer {
+pub(super) struct Writer {
     device: File,
+    start: Start,
     memory: Vec<u8>,
     from: usize,
     filled: usize,
@@ -103,19 +113,24 @@ struct Writer {
 }
 
 impl Writer {
-    fn open(device: &Path) -> Result<Self> {
+    pub(super) fn open(device: &Path, start: Start) -> Result<Self> {
         let attempt = || format!("open '{}'", device.display());
         let file = File::options().write(true).custom_flags(nix::libc::O_DIRECT).open(device);
-        Ok(Self::on(file.attempt(attempt)?))
+        Ok(Self::on(file.attempt(attempt)?, start))
     }
 
-    fn on(device: File) -> Self {
+    fn on(device: File, start: Start) -> Self {
         let memory = vec![0; BUFFER + ALIGN];
         let from = memory.as_ptr().align_offset(ALIGN).min(ALIGN);
-        Self { device, memory, from, filled: 0, at: 0 }
+        Self { device, start, memory, from, filled: 0, at: 0 }
     }
 
-    fn take(&mut self, mut piece: &[u8]) -> Result<()> {
+    /// Returns how much has been taken in.
+    pub(super) fn position(&self) -> u64 {
+        self.at + self.filled as u64
+    }
+
+    pub(super) fn take(&mut self, mut piece: &[u8]) -> Result<()> {
         while !piece.is_empty() {
             let n = piece.len().min(BUFFER - self.filled);
             let start = self.from + self.filled;
@@ -132,7 +147,7 @@ impl Writer {
     /// Writes what is gathered, but for blocks of zeros.
     fn flush(&mut self) -> Result<()> {
         let gathered = &self.memory[self.from..self.from + self.filled];
-        if self.at == 0 {
+        if self.at == 0 && self.start == Start::Raw {
             only_raw(&gathered[..gathered.len().min(START)])?;
         }
         if self.at + self.filled as u64 > LARGEST.0 {
@@ -150,7 +165,7 @@ impl Writer {
     }
 
     /// Writes the rest, makes sure that all is on the disk, and returns how much there was.
-    fn finish(mut self) -> Result<Bytes> {
+    pub(super) fn finish(mut self) -> Result<Bytes> {
         // Before the last write: the device takes whole sectors only, which may be large ones.
         let size = bootable_size(self.at + self.filled as u64)?;
         let padded = self.filled.next_multiple_of(ALIGN);
@@ -172,7 +187,7 @@ mod tests {
 
     fn written(pieces: &[&[u8]]) -> (Result<Bytes>, Vec<u8>) {
         let mut file = tempfile::tempfile().unwrap();
-        let mut writer = Writer::on(file.try_clone().unwrap());
+        let mut writer = Writer::on(file.try_clone().unwrap(), Start::Raw);
         let ended = pieces.iter().try_for_each(|piece| writer.take(piece)).and_then(|()| writer.finish());
         let mut bytes = vec![];
         file.rewind().unwrap();
@@ -184,7 +199,7 @@ mod tests {
     fn zeros_are_not_written_and_count() {
         use std::os::unix::fs::MetadataExt;
         let file = tempfile::tempfile().unwrap();
-        let mut writer = Writer::on(file.try_clone().unwrap());
+        let mut writer = Writer::on(file.try_clone().unwrap(), Start::Raw);
         (0..64).for_each(|_| writer.take(&[0; 1 << 20]).unwrap());
         writer.take(&[7; 512]).unwrap();
         assert_eq!(writer.finish().unwrap(), Bytes((64 << 20) + 512));
@@ -205,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_disk_that_grows_beyond_every_size_is_refused() {
-        let mut writer = Writer::on(tempfile::tempfile().unwrap());
+        let mut writer = Writer::on(tempfile::tempfile().unwrap(), Start::Raw);
         writer.at = LARGEST.0;
         assert!(writer.take(&[0; BUFFER]).unwrap_err().to_string().contains("larger than 8.0 TiB"));
     }

@@ -67,6 +67,9 @@ pub struct Imported {
     /// volume's content, which any two programs lay out differently.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// What makes it doubtful whether all of it is of one moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caution: Option<String>,
 }
 
 /// The blade whose disk became an image.

@@ -15,7 +15,7 @@ use std::{
 
 use sheath::{
     error::{Kind, Result},
-    host::lvm::Lvm,
+    host::{lvm::Lvm, ssh::Keys},
     image::{Cancel, Check, Import, STALL},
     model::{Bytes, ImageId, ImageName, Imported, Role, Volume},
     status::ImportProgress,
@@ -94,6 +94,7 @@ impl Lab {
             folder: self.folder.path().to_owned(),
             watermark: 90,
             stall: STALL,
+            keys: Keys::default(),
         }
     }
 

@@ -38,6 +38,7 @@ fn vm_import_child() {
         folder: folder.into(),
         watermark: 90,
         stall: sheath::image::STALL,
+        keys: sheath::host::ssh::Keys::default(),
     };
     // The pool is there already: the parent has made it.
     let pool = sheath::host::lvm::Lvm::new("sheathtest".parse().unwrap(), "pool".parse().unwrap());

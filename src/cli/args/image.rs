@@ -15,7 +15,7 @@ use crate::{
 /// What can be done with one image.
 #[derive(Debug, Subcommand)]
 pub enum ImageVerb {
-    /// Import an image from a file, a URL, a donor's disk or an NBD export
+    /// Import an image from a file, a URL, a donor's disk, another machine, or over NBD or iSCSI
     ///
     /// Disks may be raw, qcow2, VMDK, VHDX, VDI or VHD; raw ones also packed with gzip, xz, Zstandard or bzip2. The agent
     /// does the work and goes on when this command is stopped: the same command again shows how far it is, `sheath images`
@@ -147,6 +147,11 @@ pub enum ImageVerb {
         #[arg(long, value_parser = PossibleValuesParser::new(["bios", "uefi"]).try_map(|word| word.parse::<Firmware>()))]
         firmware: Option<Firmware>,
     },
+    /// Show the SSH key that this appliance reads other machines' disks with; make it where there is none
+    ///
+    /// For `sheath image import NAME ssh://…`: the line goes into ~/.ssh/authorized_keys there. The key is in /etc/sheath/ssh,
+    /// for root alone, as is this command; beside it, in known_hosts, are the machines whose host keys are accepted.
+    Key,
 }
 
 /// What becomes of an image that is on its way here.
@@ -171,8 +176,9 @@ pub struct ThenArgs {
 pub struct ImportArgs {
     /// The image's name; where there is one of that name, this becomes its next version
     pub name: ImageName,
-    /// The file, a donor's disk (/dev/sdc, see `sheath donors`), an http:// or https:// URL, nbd://HOST:PORT/EXPORT, or slot:N
-    /// (see `sheath image capture`)
+    /// The file, a donor's disk (/dev/sdc, see `sheath donors`), an http:// or https:// URL, ssh://HOST/PATH (a file or a disk
+    /// of another machine, see `sheath image key`), nbd://HOST:PORT/EXPORT, iscsi://HOST/IQN/LUN, or slot:N (see `sheath image
+    /// capture`)
     #[arg(value_name = "SOURCE", value_hint = ValueHint::FilePath)]
     pub source: String,
     /// What becomes of it.

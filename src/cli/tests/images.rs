@@ -95,6 +95,7 @@ fn an_imported_image_says_where_from_and_an_unknown_one_that_nobody_knows() {
         format: Some("qcow2".into()),
         size: Some(Bytes::mib(300)),
         sha256: Some("00ff".into()),
+        caution: None,
     });
     let text = super::super::images::text(&detail, NOW);
     assert!(

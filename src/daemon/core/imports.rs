@@ -220,5 +220,5 @@ fn asked_for(request: &ImportRequest) -> Imported {
     let source = request.source.parse::<Source>().map(|source| source.to_string()).unwrap_or_default();
     // The same option takes a SHA-512.
     let sha256 = request.sha256.clone().filter(|digits| digits.len() == 64);
-    Imported { source, format: None, size: None, sha256 }
+    Imported { source, format: None, size: None, sha256, caution: None }
 }

@@ -95,7 +95,8 @@ mod tests {
 
     fn manifest(image: &str) -> Manifest {
         let source = "/srv/a.raw".to_owned();
-        let origin = Origin::Import(Imported { source, format: None, size: None, sha256: None });
+        let origin =
+            Origin::Import(Imported { source, format: None, size: None, sha256: None, caution: None });
         Manifest::new(image.parse().unwrap(), 7, origin)
     }
 

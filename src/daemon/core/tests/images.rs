@@ -561,6 +561,7 @@ fn what_a_source_was_stands_in_the_manifest_and_what_was_asked_for_where_nobody_
         format: Some("vmdk".into()),
         size: Some(Bytes::gib(2)),
         sha256: Some("cd".repeat(32)),
+        caution: None,
     };
     assert_eq!(import(&mut bench, Some(found.clone())), found);
     let unseen = import(&mut bench, None);

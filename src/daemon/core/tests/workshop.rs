@@ -166,8 +166,13 @@ fn what_a_proof_has_left_behind_is_found_by_its_volume_and_swept_up() {
 #[test]
 fn what_was_tried_stands_in_the_manifest_and_a_sealed_version_begins_with_its_seal() {
     let mut bench = Bench::new(sample::config());
-    let imported =
-        crate::model::Imported { source: "/srv/x.raw".into(), format: None, size: None, sha256: None };
+    let imported = crate::model::Imported {
+        source: "/srv/x.raw".into(),
+        format: None,
+        size: None,
+        sha256: None,
+        caution: None,
+    };
     let origin = crate::model::Origin::Import(imported);
     bench.core.keep_manifest(crate::model::Manifest::new(sample::image(), 5, origin));
     check(&mut bench).unwrap();
