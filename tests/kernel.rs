@@ -24,6 +24,8 @@ mod drift_line;
 mod first_boot;
 #[path = "kernel/foreign_tools.rs"]
 mod foreign_tools;
+#[path = "kernel/freeze.rs"]
+mod freeze;
 #[path = "kernel/full.rs"]
 mod full;
 #[path = "kernel/guest.rs"]

@@ -52,6 +52,7 @@ impl Line {
             word: Box::new(|_| None),
             import: Box::new(|_| ()),
             work: Box::new(|_| ()),
+            freeze: Box::new(|_| ()),
             now: Box::new(core::now),
             fresh: Box::new(move || {
                 random += 1;

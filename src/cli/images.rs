@@ -150,6 +150,7 @@ fn parent_line(parent: &Parent) -> String {
     let how = match parent.consistency {
         Consistency::Clean => "while it was off",
         Consistency::Crash => "while it was running: as after a power cut",
+        Consistency::Frozen => "while it was running, its file systems frozen",
     };
     format!("the disk of blade {blade} in slot {slot}, made from '{image}', {how}")
 }
@@ -179,8 +180,11 @@ pub(super) fn default(session: &mut Session<'_>, image: ImageRef) -> Result<()> 
 
 /// Makes the disk of a blade an image, or shows what that would be.
 pub(super) fn promote(session: &mut Session<'_>, args: &PromoteArgs) -> Result<()> {
-    let PromoteArgs { slot, name, running, publish, unproved, offer, dry_run } = args.clone();
-    let request = Request::Promote(PromoteRequest { slot, name, running, publish, dry_run, unproved });
+    let PromoteArgs { slot, name, running, publish, unproved, offer, dry_run, freeze, freeze_as } =
+        args.clone();
+    let freeze = freeze.then_some(freeze_as);
+    let request =
+        Request::Promote(PromoteRequest { slot, name, running, publish, dry_run, unproved, freeze });
     if dry_run {
         return super::plan::print(session, &ask::planned(session.ask, request)?);
     }

@@ -235,6 +235,9 @@ pub struct PromoteRequest {
     /// Consent to publish it although nothing is proved of it.
     #[serde(default)]
     pub unproved: bool,
+    /// Who logs in to the running blade to have its file systems stand still; nobody, where that is not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freeze: Option<String>,
 }
 
 /// The answer to a request.

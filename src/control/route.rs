@@ -268,6 +268,7 @@ pub(in crate::control) mod tests {
             publish: false,
             dry_run,
             unproved: true,
+            freeze: Some("root".into()),
         };
         let source = "https://images.example.org/a b.qcow2".to_owned();
         vec![

@@ -130,6 +130,9 @@ impl Imports {
             tell(match outcome {
                 Ok(found) => {
                     if let Some(found) = found {
+                        if let Some(caution) = &found.caution {
+                            log::warn!("image '{image}': {caution}");
+                        }
                         let _ = events.send(Event::Imported(image.clone(), found));
                     }
                     ImportProgress::Done

@@ -9,7 +9,7 @@ use sd_notify::NotifyState;
 
 use super::{
     Args,
-    core::{self, Core, Event, ImportOrder, Journal, Outside, WorkNews, WorkOrder},
+    core::{self, Core, Event, FreezeNews, FreezeOrder, ImportOrder, Journal, Outside, WorkNews, WorkOrder},
     imports::{self, Imports, Running},
     load, notify, services,
 };
@@ -24,8 +24,9 @@ use crate::{
         kmsg,
         live::Live,
         sim::{Machine, Sim},
+        ssh::Keys,
     },
-    image::Work,
+    image::{Freeze, Work},
     model::ImageId,
     status::{ImportProgress, Task, WorkResult},
 };
@@ -48,13 +49,19 @@ type Importer = Box<dyn FnMut(ImportOrder) + Send>;
 /// Starts works on images.
 type Worker = Box<dyn FnMut(WorkOrder) + Send>;
 
+/// Has running blades stand still.
+type Freezer = Box<dyn FnMut(FreezeOrder) + Send>;
+
+/// The port of a blade's sshd.
+const SSH: u16 = 22;
+
 /// Builds the line.
 ///
 /// # Errors
 /// A master key that is missing or readable by others.
 pub(super) fn build(args: &Args, config: &Config, events: &mpsc::Sender<Event>) -> Result<Line> {
     let running = Running::default();
-    let Parts { host, import, work, log } = machine(args, config, events, &running)?;
+    let Parts { host, import, work, freeze, log } = machine(args, config, events, &running)?;
     let done = events.clone();
     let lanes = Arc::new(Lanes::start(host.clone(), move |report| drop(done.send(Event::Done(report)))));
     let working = lanes.clone();
@@ -71,6 +78,7 @@ pub(super) fn build(args: &Args, config: &Config, events: &mpsc::Sender<Event>) 
         host: host.clone(),
         state: state.clone(),
         work,
+        freeze,
     };
     let core = Core::new(outside, config.clone(), load::roster(&state), Journal::default());
     let left = if args.sim { vec![] } else { imports::left(&args.state) };
@@ -89,17 +97,19 @@ struct Parts {
     host: Arc<dyn Host>,
     import: Importer,
     work: Worker,
+    freeze: Freezer,
     log: Option<Arc<kmsg::Log>>,
 }
 
 fn machine(args: &Args, config: &Config, events: &mpsc::Sender<Event>, running: &Running) -> Result<Parts> {
     if args.sim {
         let host = Sim::new(config.pool.vg.clone(), Machine::default());
-        let (events, told) = (events.clone(), events.clone());
+        let (events, told, heard) = (events.clone(), events.clone(), events.clone());
         return Ok(Parts {
             host: Arc::new(host),
             import: Box::new(move |order| refuse(order, &events)),
             work: Box::new(move |order| refuse_work(order, &told)),
+            freeze: Box::new(move |order| refuse_freeze(&order, &heard)),
             log: None,
         });
     }
@@ -122,10 +132,12 @@ fn machine(args: &Args, config: &Config, events: &mpsc::Sender<Event>, running: 
         folder: args.state.clone(),
         watermark: config.pool.watermark,
     };
+    let (events, folder) = (events.clone(), args.state.clone());
     Ok(Parts {
         host: live,
         import: Box::new(move |order| imports.order(order)),
         work: Box::new(move |order| works.start(order)),
+        freeze: Box::new(move |order| freeze(order, events.clone(), folder.clone())),
         log: Some(log),
     })
 }
@@ -205,4 +217,20 @@ impl Works {
             tell(WorkNews::Ended(result));
         });
     }
+}
+
+/// Has a running blade stand still until it is released, on a thread of its own.
+fn freeze(order: FreezeOrder, events: mpsc::Sender<Event>, folder: PathBuf) {
+    let FreezeOrder { blade, image, user, address, release } = order;
+    let freeze = Freeze { image: image.name, user, address, port: SSH, folder, keys: Keys::default() };
+    std::thread::spawn(move || {
+        let tell = |news| drop(events.send(Event::Freeze(blade, news)));
+        let ended = freeze.run(&mut || tell(FreezeNews::Frozen), &release);
+        tell(FreezeNews::Ended(ended));
+    });
+}
+
+fn refuse_freeze(order: &FreezeOrder, events: &mpsc::Sender<Event>) {
+    let none = Err(Error::new(Kind::Missing, "nobody logs in to a simulated machine"));
+    let _ = events.send(Event::Freeze(order.blade, FreezeNews::Ended(none)));
 }

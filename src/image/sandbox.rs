@@ -11,7 +11,9 @@
 //! Units are named after the image, so that a second import finds and stops what an agent that was killed has left.
 
 use std::{
+    fs::File,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -175,6 +177,12 @@ impl Sandbox {
         sandbox
     }
 
+    /// Sets how long it may take.
+    pub(super) fn within(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
     /// Adds properties.
     pub(super) fn with(mut self, properties: &[&str]) -> Self {
         self.properties.extend(properties.iter().map(|property| (*property).to_owned()));
@@ -207,8 +215,23 @@ impl Sandbox {
     /// # Errors
     /// The taker's own; [`Kind::Invalid`] where our own program has refused the image, [`Kind::Missing`] where what should
     /// be bound into the root is not there; else the program's failure.
-    pub(super) fn run(&self, input: Vec<u8>, mut on_output: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let cmd = Cmd::new(Tool::SystemdRun, self.limit + AROUND).args(self.args()).stdin(input).tick(TICK);
+    pub(super) fn run(&self, input: Vec<u8>, on_output: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        self.follow(self.cmd().stdin(input), on_output)
+    }
+
+    /// Runs the program as [`Sandbox::run`] does, on a standard input that lasts.
+    ///
+    /// # Errors
+    /// As [`Sandbox::run`].
+    pub(super) fn run_on(&self, input: File, on_output: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        self.follow(self.cmd().stdin_from(Arc::new(input)), on_output)
+    }
+
+    fn cmd(&self) -> Cmd {
+        Cmd::new(Tool::SystemdRun, self.limit + AROUND).args(self.args()).tick(TICK)
+    }
+
+    fn follow(&self, cmd: Cmd, mut on_output: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut refused = false;
         let ended = cmd.run_while(|piece| on_output(piece).inspect_err(|_| refused = true));
         ended.map(drop).map_err(|error| {

@@ -13,7 +13,7 @@
 //! Only our key is offered, only a host key that the operator has accepted is taken; no configuration file, no agent and no
 //! terminal has a say.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, fs::File, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,7 @@ mod trouble;
 
 pub(super) use order::{Order, Task, carry_out};
 use stream::Stream;
+pub(super) use stream::{Frozen, frozen};
 
 /// The names of what systemd hands to the sandbox.
 pub(super) const KEY: &str = "key";
@@ -43,6 +44,8 @@ pub(super) const SYSTEM_KNOWN_HOSTS: &str = "/etc/ssh/ssh_known_hosts";
 const PASSWD: &str = "/etc/passwd";
 /// Longest time for a look.
 const LOOK: Duration = Duration::from_secs(60);
+/// Longest time that a machine is asked to stand still, with the login before it.
+pub(super) const FREEZE: Duration = Duration::from_secs(75);
 /// What is told of ssh: its options, as `-o` takes them.
 const OPTIONS: [&str; 25] = [
     "BatchMode=yes",
@@ -168,7 +171,31 @@ impl Link {
         if stream.is_whole() { Ok(()) } else { Err(self.trouble(&ended)) }
     }
 
+    /// Freezes the machine's file systems until `hold` ends, and hands on what it says of that.
+    ///
+    /// # Errors
+    /// [`Kind::Failed`] with what the machine says where they cannot be frozen; else as [`Link::look`]'s.
+    pub(super) fn freeze(&self, hold: File, mut hand_on: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let (mut said, cmd) = (vec![], self.cmd(script::FREEZE, FREEZE).stdin_from(Arc::new(hold)));
+        let ended = cmd.run_to_end(|piece| {
+            said.extend_from_slice(&piece[..piece.len().min(stream::LONGEST_LOOK - said.len())]);
+            hand_on(piece)
+        })?;
+        match stream::frozen(&said) {
+            Some(stream::Frozen::No(why)) => {
+                let text = format!("freeze the file systems of '{}': {why}", self.remote.host());
+                Err(Error::new(Kind::Failed, text))
+            }
+            Some(stream::Frozen::Thawed { .. }) => Ok(()),
+            _ => Err(self.trouble(&ended)),
+        }
+    }
+
     fn run(&self, script: &str, limit: Duration, take: impl FnMut(&[u8]) -> Result<()>) -> Result<Ended> {
+        self.cmd("exec sh -s", limit).stdin(script.as_bytes().to_vec()).run_to_end(take)
+    }
+
+    fn cmd(&self, command: &str, limit: Duration) -> Cmd {
         let (key, hosts) = (self.credentials.join(KEY), self.credentials.join(KNOWN_HOSTS));
         let files = [
             format!("IdentityFile={}", key.display()),
@@ -180,9 +207,7 @@ impl Link {
             .args(["-F", "none", "-T"])
             .args(options.flat_map(|option| ["-o".to_owned(), option]))
             .args(["-p", &self.remote.port().to_string(), "-l", self.remote.user()])
-            .args(["--", self.remote.host(), "exec sh -s"])
-            .stdin(script.as_bytes().to_vec())
-            .run_to_end(take)
+            .args(["--", self.remote.host(), command])
     }
 
     /// Returns the error of a machine that has answered, and refused.

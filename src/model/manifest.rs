@@ -95,6 +95,8 @@ pub enum Consistency {
     Clean,
     /// The blade was running: the disk is as after a power cut, and what its file systems do then is theirs.
     Crash,
+    /// The blade was running, and its file systems stood still meanwhile: what its programs had written is there.
+    Frozen,
 }
 
 /// Something that was done to an image or tried with it, and how it went.

@@ -327,6 +327,7 @@ fn outside(machine: Arc<Machine>, events: &mpsc::Sender<Event>, config: Config) 
         word: Box::new(|_| None),
         import: Box::new(|_| ()),
         work: Box::new(|_| ()),
+        freeze: Box::new(|_| ()),
         now: Box::new(now),
         fresh: Box::new(|| 1),
         reload: Box::new(move || Ok(config.clone())),

@@ -29,16 +29,16 @@ use crate::{
     lvm::{pool, sh},
 };
 
-const PORT: u16 = 2222;
+pub(crate) const PORT: u16 = 2222;
 
 /// An sshd with a host key of its own that lets one key in, and an appliance that knows it.
-struct Donor {
-    lab: Lab,
-    keys: Keys,
+pub(crate) struct Donor {
+    pub(crate) lab: Lab,
+    pub(crate) keys: Keys,
 }
 
 impl Donor {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         sh("ip link set lo up");
         let lab = Lab::new();
         let keys = Keys::of_folder(lab.path("ssh"));

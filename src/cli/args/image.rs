@@ -65,7 +65,7 @@ pub enum ImageVerb {
     /// Make the disk of a blade the next version of an image
     ///
     /// Takes a snapshot: nothing is copied, and the blade keeps its disk. Shut the blade down first; the disk of one that
-    /// runs can be taken with --running, as a power cut would leave it. What makes the blade itself (host name, keys,
+    /// runs can be taken with --running, as a power cut would leave it, or with --running --freeze, with its file systems whole. What makes the blade itself (host name, keys,
     /// machine id) is in its disk and comes along: seal the image before others are made from it.
     Promote(PromoteArgs),
     /// Write an image to a file
@@ -217,6 +217,13 @@ pub struct PromoteArgs {
     /// Take the disk although the blade runs: as a power cut would leave it
     #[arg(long)]
     pub running: bool,
+    /// Have the blade's file systems stand still meanwhile, over SSH with this appliance's key (see `sheath image key`): all
+    /// that was written is in the image, and whole. Refused where that cannot be done
+    #[arg(long, requires = "running")]
+    pub freeze: bool,
+    /// Who logs in to the blade for that: root, or somebody who may use sudo without a password
+    #[arg(long, value_name = "USER", default_value = "root")]
+    pub freeze_as: String,
     /// Let blades choose it at once; with --unproved only, because nothing is proved of it by then
     #[arg(long)]
     pub publish: bool,

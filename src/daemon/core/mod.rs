@@ -17,6 +17,7 @@ mod boot;
 mod captures;
 mod donors;
 mod drift;
+mod freeze;
 mod grow;
 mod images;
 mod imports;
@@ -41,6 +42,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
+pub use freeze::{FreezeNews, FreezeOrder};
 pub use journal::{Journal, Kind as EventKind, Subscription, now};
 pub use workshop::{WorkNews, WorkOrder};
 
@@ -80,6 +82,8 @@ pub enum Event {
     Work(ImageId, WorkNews),
     /// What was imported is like this; that the import is over comes after it.
     Imported(ImageId, Imported),
+    /// A running blade stands still, or no more.
+    Freeze(BladeId, FreezeNews),
 }
 
 /// What is to happen with an import.
@@ -126,6 +130,8 @@ pub struct Outside {
     pub state: PathBuf,
     /// Starts a work on an image; its progress comes back as [`Event::Work`].
     pub work: Box<dyn FnMut(WorkOrder) + Send>,
+    /// Has a running blade stand still; [`Event::Freeze`] tells when it does.
+    pub freeze: Box<dyn FnMut(FreezeOrder) + Send>,
 }
 
 /// A blade's request that waits for a job to end.
@@ -181,6 +187,8 @@ pub struct Core {
     asked: imports::Imports,
     /// Other machines' disks.
     plugged: donors::Plugged,
+    /// Running blades that stand still, or are to.
+    frozen: freeze::Frozen,
 }
 
 /// A job that runs.
@@ -228,6 +236,7 @@ impl Core {
             works: BTreeMap::new(),
             asked: imports::Imports::default(),
             plugged: donors::Plugged::default(),
+            frozen: freeze::Frozen::default(),
         }
     }
 
@@ -269,7 +278,9 @@ impl Core {
             Event::Tick => self.on_tick(),
             Event::Work(image, news) => self.on_work(&image, news),
             Event::Imported(image, found) => self.on_imported(image, found),
+            Event::Freeze(blade, news) => self.on_freeze(blade, news),
         }
+        self.end_freezes();
         self.save();
     }
 

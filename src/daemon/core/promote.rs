@@ -16,12 +16,12 @@ use crate::{
 };
 
 /// What is told of a disk that was taken while its blade ran.
-const CRASH: &str = "as after a power cut: what was not yet written is not in it";
+pub(super) const CRASH: &str = "as after a power cut: what was not yet written is not in it";
 
 /// A promotion, decided and not begun.
-struct Promotion {
-    image: ImageId,
-    parent: Parent,
+pub(super) struct Promotion {
+    pub(super) image: ImageId,
+    pub(super) parent: Parent,
     steps: Vec<Step>,
 }
 
@@ -38,12 +38,17 @@ impl Core {
         });
         match promotion {
             Ok(promotion) if request.dry_run => drop(reply.send(Ok(preview(promotion)))),
+            Ok(promotion)
+                if request.freeze.is_some() && promotion.parent.consistency == Consistency::Crash =>
+            {
+                self.freeze(request, &promotion, reply);
+            }
             Ok(promotion) => self.promote(promotion, request.publish, reply),
             Err(error) => drop(reply.send(Err(error))),
         }
     }
 
-    fn promote(
+    pub(super) fn promote(
         &mut self,
         Promotion { image, parent, steps }: Promotion,
         publish: bool,
@@ -53,6 +58,7 @@ impl Core {
         let how = match parent.consistency {
             Consistency::Clean => "which is off".to_owned(),
             Consistency::Crash => format!("which is running, {CRASH}"),
+            Consistency::Frozen => "which is running, with its file systems frozen meanwhile".to_owned(),
         };
         let state = if publish { "published unproved by the operator" } else { "not published" };
         let done =
@@ -66,7 +72,7 @@ impl Core {
     }
 
     /// Decides how the disk becomes an image, or refuses it.
-    fn promotion(&self, request: &PromoteRequest) -> Result<Promotion> {
+    pub(super) fn promotion(&self, request: &PromoteRequest) -> Result<Promotion> {
         let PromoteRequest { slot, name, running, publish, unproved, .. } = request;
         let refuse =
             |kind, why: String| Err(Error::new(kind, format!("promote slot {slot} to '{name}': {why}")));

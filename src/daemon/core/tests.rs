@@ -39,6 +39,7 @@ struct Bench {
     works: Arc<Mutex<Vec<WorkOrder>>>,
     next_config: Arc<Mutex<std::result::Result<Config, Vec<String>>>>,
     orders: Arc<Mutex<Vec<ImportOrder>>>,
+    freezes: Arc<Mutex<Vec<super::FreezeOrder>>>,
     dir: tempfile::TempDir,
 }
 
@@ -76,6 +77,8 @@ impl Bench {
         let clock = Arc::new(Mutex::new(1_000_000));
         let next_config = Arc::new(Mutex::new(Ok(config.clone())));
         let (works, orders) = (Arc::new(Mutex::new(vec![])), Arc::new(Mutex::new(vec![])));
+        let freezes = Arc::new(Mutex::new(vec![]));
+        let froze = freezes.clone();
         let (queue, time, next) = (jobs.clone(), clock.clone(), next_config.clone());
         let (worked, ordered) = (works.clone(), orders.clone());
         let state = dir.path().join("roster.json");
@@ -95,9 +98,10 @@ impl Bench {
             host: host.clone(),
             state,
             work: Box::new(move |order| locked(&worked).push(order)),
+            freeze: Box::new(move |order| locked(&froze).push(order)),
         };
         let core = Core::new(outside, config, roster.unwrap_or_default(), Journal::default());
-        let mut bench = Self { core, host, jobs, clock, works, next_config, orders, dir };
+        let mut bench = Self { core, host, jobs, clock, works, next_config, orders, freezes, dir };
         bench.core.start();
         bench
     }

@@ -2,7 +2,9 @@
 //! in arguments, where systemd would look for variables.
 
 use std::{
+    fs::File,
     io::Read,
+    os::fd::AsFd,
     path::Path,
     time::{Duration, Instant},
 };
@@ -51,6 +53,8 @@ pub(in crate::image) enum Task {
         /// What it is like.
         what: What,
     },
+    /// Have its machine's file systems stand still for as long as there is a standard input.
+    Freeze,
 }
 
 /// Carries out the order on our standard input. `hand_on` takes what is answered.
@@ -58,9 +62,9 @@ pub(in crate::image) enum Task {
 /// # Errors
 /// As [`Link`]'s; [`Kind::Invalid`] for what is no order.
 pub(in crate::image) fn carry_out(device: &Path, mut hand_on: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-    let mut json = vec![];
-    let read = std::io::stdin().take(LONGEST).read_to_end(&mut json);
-    read.attempt(|| "read the order".into())?;
+    let mut input =
+        File::from(std::io::stdin().as_fd().try_clone_to_owned().attempt(|| "find the order".into())?);
+    let json = line(&mut input)?;
     let order: Order = serde_json::from_slice(&json)
         .map_err(|e| Error::invalid("this command is for the agent itself").because(e))?;
     let link = Link::of_sandbox(order.remote.parse()?)?;
@@ -71,7 +75,20 @@ pub(in crate::image) fn carry_out(device: &Path, mut hand_on: impl FnMut(&[u8]) 
         }
         Task::Read { what, from } => link.read(&what, from, |piece| hand_on(piece)),
         Task::Write { what } => write(&link, &what, device),
+        Task::Freeze => link.freeze(input, hand_on),
     }
+}
+
+/// Reads one line, or all there is: byte by byte, because what comes behind it is not ours.
+fn line(input: &mut File) -> Result<Vec<u8>> {
+    let (mut line, mut byte) = (vec![], [0]);
+    while (line.len() as u64) < LONGEST
+        && input.read(&mut byte).attempt(|| "read the order".into())? == 1
+        && byte != *b"\n"
+    {
+        line.push(byte[0]);
+    }
+    Ok(line)
 }
 
 /// Writes all of it to the device. A line that breaks is taken up again where it was.

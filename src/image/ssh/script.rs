@@ -1,5 +1,5 @@
 //! What a shell on the other machine is told to do. POSIX, with what util-linux, GNU and BusyBox have beside it where it is
-//! there: `blockdev`, `stat -c`, `lsblk`.
+//! there: `blockdev`, `stat -c`, `lsblk`; `fsfreeze` where file systems are to stand still.
 
 use super::quoted;
 
@@ -34,6 +34,51 @@ const READ: &str = r#"echo "sheath-there unknown $(what)"
 dd if="$p" bs=1048576 skip="$n" || exit 1
 echo "sheath-end unknown $(what)"
 "#;
+
+/// Freezes the file systems on disks until its standard input ends, the root's last; thaws them by itself after some time,
+/// whatever becomes of us.
+///
+/// It is one command, for a login shell to hand to `sh`: so there is no single quote in it. All of it is read and running
+/// before the first file system stands still; reading from a frozen one goes on.
+pub(super) const FREEZE: &str = r#"exec sh -c '
+if [ "$(id -u)" = 0 ]; then exec sh -c "$0"; else exec sudo -n sh -c "$0"; fi
+' '
+PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH LC_ALL=C
+no() { echo "sheath-no $1"; exit 0; }
+thaw() {
+    held=yes; n=$1; shift
+    while [ "$n" -gt 0 ]; do eval "at=\${$n}"; fsfreeze -u "$at" 2>/dev/null || held=no; n=$((n - 1)); done
+}
+main() {
+    command -v fsfreeze >/dev/null || no "it has no fsfreeze (util-linux)"
+    root=; seen=" "
+    while read -r dev at type opts rest; do
+        case $dev in /dev/*) ;; *) continue ;; esac
+        case ",$opts," in *,ro,*) continue ;; esac
+        case $type in vfat|exfat|iso9660|udf|squashfs) continue ;; esac
+        case $seen in *" $dev "*) continue ;; esac
+        seen="$seen$dev "
+        at=$(printf %b "$at")
+        if [ "$at" = / ]; then root=/; else set -- "$@" "$at"; fi
+    done < /proc/self/mounts
+    if [ -n "$root" ]; then set -- "$@" /; fi
+    [ $# -gt 0 ] || no "none of its file systems is on a disk"
+    sync
+    ( trap "" HUP INT TERM PIPE; sleep 30; thaw $# "$@" ) </dev/null >/dev/null 2>&1 &
+    watchdog=$!; froze=0
+    for at in "$@"; do
+        said=$(fsfreeze -f "$at" 2>&1) && froze=$((froze + 1)) && continue
+        thaw "$froze" "$@"; kill -9 "$watchdog"; no "$said"
+    done
+    echo "sheath-frozen"
+    read -r word
+    thaw $# "$@"
+    kill -9 "$watchdog" 2>/dev/null
+    echo "sheath-thawed $held"
+}
+main
+'"#;
 
 /// Returns the script that looks at a path.
 pub(super) fn look(path: &str) -> String {

@@ -27,6 +27,34 @@ pub(super) enum No {
     Size,
 }
 
+/// What a machine says whose file systems were to stand still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::image) enum Frozen {
+    /// They cannot, and none of them does.
+    No(String),
+    /// They do.
+    Yes,
+    /// They do no more; whether they did until they were told.
+    Thawed {
+        /// Whether they stood still until then.
+        held: bool,
+    },
+}
+
+/// Returns the last word of a machine whose file systems were to stand still.
+pub(in crate::image) fn frozen(said: &[u8]) -> Option<Frozen> {
+    let (mut rest, mut last) = (said, None);
+    while let Some((line, more)) = found(rest, &["sheath-frozen", "sheath-thawed ", NO]) {
+        rest = more;
+        last = Some(match line.strip_prefix(NO) {
+            Some(why) => Frozen::No(why.chars().filter(|c| !c.is_control()).collect()),
+            None if line == "sheath-frozen" => Frozen::Yes,
+            None => Frozen::Thawed { held: line == "sheath-thawed yes" },
+        });
+    }
+    last
+}
+
 /// Reads the answer to a look. An error without a reason is one of a line that broke.
 pub(super) fn there(said: &[u8]) -> Result<There, Option<No>> {
     let (line, rest) = found(said, &[THERE, NO]).ok_or(None)?;
@@ -222,6 +250,15 @@ mod tests {
         {
             assert_eq!(there(broken), Err(None));
         }
+    }
+
+    #[test]
+    fn the_last_word_of_a_frozen_machine_counts() {
+        assert_eq!(frozen(b"Welcome\nsheath-froz"), None);
+        assert_eq!(frozen(b"Welcome\nsheath-frozen\n"), Some(Frozen::Yes));
+        assert_eq!(frozen(b"sheath-frozen\nsheath-thawed no\n"), Some(Frozen::Thawed { held: false }));
+        assert_eq!(frozen(b"sheath-frozen\nsheath-thawed yes\n"), Some(Frozen::Thawed { held: true }));
+        assert_eq!(frozen(b"sheath-no /x: busy\n"), Some(Frozen::No("/x: busy".into())));
     }
 
     #[test]

@@ -159,7 +159,7 @@ fn images_and_disks_from_before_there_were_versions_are_found_and_served() {
 
 fn promotion(slot: u16, name: &str, running: bool) -> PromoteRequest {
     let (slot, name) = (sample::slot(slot), name.parse().unwrap());
-    PromoteRequest { slot, name, running, publish: true, dry_run: false, unproved: true }
+    PromoteRequest { slot, name, running, publish: true, dry_run: false, unproved: true, freeze: None }
 }
 
 fn os_session() -> Session {
@@ -235,6 +235,65 @@ fn a_running_blade_is_promoted_with_consent_only_and_the_manifest_says_so() {
     };
     assert!(message.contains("'debian13@2'") && message.contains("as after a power cut"), "{message}");
     assert_eq!(parent(&mut bench, "debian13@2").consistency, crate::model::Consistency::Crash);
+}
+
+/// Has a running blade's promotion begun that freezes it; returns where its answer comes, and the order.
+fn freezing(bench: &mut Bench) -> (oneshot::Receiver<Result<Reply>>, crate::daemon::core::FreezeOrder) {
+    let session = Session { address: Some("10.0.0.9".parse().unwrap()), ..os_session() };
+    bench.core.handle(Event::Session(sample::blade_id(1), Some(session)));
+    bench.settle();
+    let (reply, answer) = oneshot::channel();
+    let request = PromoteRequest { freeze: Some("ann".into()), ..promotion(1, "web", true) };
+    bench.core.handle(Event::Operator(Request::Promote(request), reply));
+    let order = super::locked(&bench.freezes).pop().expect("it is to stand still first");
+    (answer, order)
+}
+
+#[test]
+fn a_running_blade_is_frozen_before_its_disk_is_taken_and_released_after_it() {
+    use crate::daemon::core::FreezeNews;
+    let (mut bench, id) = (with_a_disk(), sample::blade_id(1));
+    for held in [true, false] {
+        let (mut answer, order) = freezing(&mut bench);
+        assert_eq!((order.user.as_str(), order.address), ("ann", "10.0.0.9".parse().unwrap()));
+        bench.settle();
+        assert!(
+            detail(&mut bench, &order.image.to_string()).is_err(),
+            "nothing is taken before it stands still"
+        );
+        bench.core.handle(Event::Freeze(id, FreezeNews::Frozen));
+        assert_eq!(order.release.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty));
+        bench.settle();
+        assert_eq!(order.release.try_recv(), Err(std::sync::mpsc::TryRecvError::Disconnected));
+        assert!(answer.try_recv().is_err(), "it is not known yet whether it stood still");
+        bench.core.handle(Event::Freeze(id, FreezeNews::Ended(Ok(held))));
+        let Ok(Ok(Reply::Accepted { message })) = answer.try_recv() else { panic!("not accepted") };
+        let (consistency, words) = match held {
+            true => (crate::model::Consistency::Frozen, "with its file systems frozen"),
+            false => (crate::model::Consistency::Crash, "did not stand still until that was done"),
+        };
+        assert!(message.contains(words), "{message}");
+        assert_eq!(parent(&mut bench, &order.image.to_string()).consistency, consistency);
+    }
+}
+
+#[test]
+fn a_blade_that_cannot_be_frozen_is_not_promoted_and_the_reason_is_told() {
+    use crate::daemon::core::FreezeNews;
+    let mut bench = with_a_disk();
+    let before = bench.host.machine().volumes;
+    let (mut answer, order) = freezing(&mut bench);
+    let why = Error::new(Kind::Denied, "add this line to its ~/.ssh/authorized_keys");
+    bench.core.handle(Event::Freeze(order.blade, FreezeNews::Ended(Err(why))));
+    bench.settle();
+    let error = answer.try_recv().unwrap().unwrap_err();
+    assert!(error.kind() == Kind::Denied && error.chain().contains("authorized_keys"), "{error}");
+    assert_eq!(bench.host.machine().volumes, before);
+    // A blade that cannot be promoted is not frozen for nothing.
+    let (reply, mut answer) = oneshot::channel();
+    let request = PromoteRequest { freeze: Some("root".into()), ..promotion(2, "web", true) };
+    bench.core.handle(Event::Operator(Request::Promote(request), reply));
+    assert!(answer.try_recv().unwrap().is_err() && super::locked(&bench.freezes).is_empty());
 }
 
 #[test]
