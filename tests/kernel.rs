@@ -91,7 +91,7 @@ fn left_to_the_other(release: Release) -> &'static str {
         Release::Bookworm => "--skip import:: --skip promote:: --skip proof:: --skip workshop::",
         Release::Trixie => {
             "--skip import_crash:: --skip import_refusals:: --skip import_sources:: --skip import_ssh:: \
-             --skip import_iscsi::"
+             --skip import_iscsi:: --skip freeze::"
         }
     }
 }
