@@ -9,14 +9,15 @@
 
 #[path = "chassis/captured.rs"]
 mod captured;
+#[path = "chassis/identity.rs"]
+mod identity;
 #[path = "chassis/promoted.rs"]
 mod promoted;
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use sheath_lab::{
-    Blade, Firmware, Spec, Stage, blade_mac,
+    Blade, Firmware, Output, Spec, Stage, blade_mac,
     phase::{done, say},
     secs,
     stage::{BOOT_BOUND, IMAGE, MENU_BOUND, choose_image},
@@ -27,6 +28,14 @@ use sheath_lab::{
 /// no end.
 const SHUTDOWN_BOUND: Duration = secs(80);
 
+/// A guest in the guest takes a minute or so, emulated twice. One that hangs is given up after three, and started once more.
+const WORK_BOUND: Duration = secs(900);
+
+/// A whole Debian, in a guest of a guest.
+const PROOF_BOUND: Duration = secs(1800);
+
+const README: &str = include_str!("../README.md");
+
 /// A promise and its proof.
 type Promise = (&'static str, fn(&mut Story));
 
@@ -36,37 +45,57 @@ struct Story {
     bios: Option<Blade>,
     uefi: Option<Blade>,
     /// What made the BIOS blade itself.
-    first: BTreeMap<String, String>,
+    first: identity::Identity,
+    /// The server whose disk is captured.
+    donor: Option<Blade>,
+    /// The blades that are made of the captured image, by slot as `captured` has them.
+    twins: Vec<Blade>,
 }
 
 const PROMISES: &[Promise] = &[
     ("the package installs with apt, and nothing of it runs before it is set up", installs),
     ("set-up refuses a disk that holds something, naming it", setup_refuses_a_used_disk),
     ("set-up makes a working appliance, and finds nothing to do when run again", sets_up),
-    ("an image is imported and published", imports),
+    ("an image is imported, and not published before it is proved", imports),
+    ("a capture is ordered, and waits for its donor while others work", captured::is_ordered),
+    ("an image that has booted from PXE to its prompt is published", proves),
     ("a blade is known, with slot and MAC, within a second of its first frame", sees_a_blade),
     ("a BIOS blade is prompted, installed, restarted, and boots its own disk", boots_bios),
     ("inside the blade: its name, a grown root, the initiator name we gave", looks_inside),
     ("the journal and udev know the blade by its slot", tells_journal_and_udev),
     ("sheathd killed while the blade writes: no I/O error, and it converges", survives_kill),
     (
-        "a blade's reboot does not hang; with the state folder deleted meanwhile, it boots its disk again",
-        reboots_after_lost_state,
+        "a server that starts in a slot copies its own disk, whether the agent is there or not",
+        captured::is_copied,
     ),
-    ("a capture is ordered, and waits for its donor while others work", captured::is_ordered),
+    ("a blade's reboot does not hang", reboots),
+    ("the server's disk has become an image, and was only read", captured::is_verified),
+    (
+        "what is not proved is not published; one command seals, proves and publishes",
+        captured::begins_to_be_offered,
+    ),
     ("a blade is changed by hand, and shuts down without hanging", promoted::is_changed_by_hand),
     ("a blade with a spoofed MAC in another slot is refused and changes nothing", refuses_a_spoofed_mac),
     ("the disk of the blade that is off becomes an image", promoted::is_promoted),
     (
-        "sealed, that image is no blade's own, and boots by BIOS and UEFI as far as it can be seen",
+        "the captured image is sealed, has booted up to its prompt, and is offered to blades",
+        captured::is_offered,
+    ),
+    (
+        "sealed, the promoted image is no blade's own, and boots by BIOS and UEFI as far as it can be seen",
         promoted::is_sealed,
+    ),
+    (
+        "two blades of it boot, by BIOS and UEFI, and are neither that server nor each other",
+        captured::makes_two_blades,
+    ),
+    ("the promoted image has booted by UEFI, and is published", promoted::is_proved),
+    (
+        "they reboot without hanging; with the state folder deleted meanwhile, from their own disks again",
+        reboot_after_lost_state,
     ),
     ("a UEFI blade is prompted, installed from it, restarted, and boots its own disk", boots_uefi),
     ("it has what was changed by hand, and no identity of the other blade", differs),
-    (
-        "the disk of a server in a slot becomes an image over the network, and is only read",
-        captured::captures,
-    ),
     ("a pool whose disk appears late brings its blades' targets up then", brings_a_late_pool_up),
     ("a slot's port that is plugged in later becomes a port of the chassis", takes_a_hot_plugged_port),
     ("a faulty configuration is refused as a whole, and the old one stays", refuses_a_faulty_configuration),
@@ -76,7 +105,8 @@ const PROMISES: &[Promise] = &[
 #[test]
 fn chassis() {
     let stage = Stage::bare("chassis").unwrap();
-    let mut story = Story { stage, bios: None, uefi: None, first: BTreeMap::new() };
+    let mut story =
+        Story { stage, bios: None, uefi: None, first: identity::Identity::new(), donor: None, twins: vec![] };
     let chosen = std::env::var("SHEATH_PROMISES").ok();
     let is_chosen = |promise: &str| {
         chosen.as_ref().is_none_or(|words| words.split(',').any(|word| promise.contains(word)))
@@ -98,6 +128,34 @@ impl Story {
         self.stage.appliance.ok(command).unwrap()
     }
 
+    /// Runs a command as the README has it: what the README tells in commands is told as it was run.
+    fn as_written(&mut self, command: &str) -> Output {
+        is_in_the_readme(command);
+        let begin = Instant::now();
+        let output = self.stage.appliance.agent().run_within(command, WORK_BOUND).unwrap();
+        done(&format!("   {command}"), begin.elapsed());
+        output
+    }
+
+    /// The same, while others go on: `name` is the word by which [`Story::ended`] knows it.
+    fn as_written_beside(&mut self, name: &str, command: &str) {
+        is_in_the_readme(command);
+        let keep = format!("{command} > /run/{name}.told 2>&1; echo $? > /run/{name}.status");
+        self.run(&format!("systemd-run --quiet --unit={name} sh -c '{keep}'"));
+    }
+
+    /// Waits until such a command has ended well, and returns what it has told.
+    fn ended(&mut self, name: &str, bound: Duration) -> String {
+        let status = until(&format!("'{name}' to end"), bound, || {
+            std::thread::sleep(secs(2));
+            let status = self.stage.appliance.run(&format!("cat /run/{name}.status")).ok()?;
+            (status.code == 0).then_some(status.stdout)
+        });
+        let told = self.run(&format!("cat /run/{name}.told"));
+        assert_eq!(status.unwrap_or_else(|error| panic!("{error}: {told}")).trim(), "0", "{told}");
+        told
+    }
+
     fn lines(&mut self, command: &str) -> usize {
         self.run(command).lines().count()
     }
@@ -116,11 +174,18 @@ impl Story {
                 Err(error) => say(&error.to_string()),
             }
         }
-        for blade in [&mut self.bios, &mut self.uefi].into_iter().flatten() {
+        let known = [&mut self.bios, &mut self.uefi, &mut self.donor].into_iter().flatten();
+        for blade in known.chain(&mut self.twins) {
             let text = blade.console().text();
             say(&format!("the blade's console ends with:\n{}", &text[text.len().saturating_sub(3000)..]));
         }
     }
+}
+
+fn is_in_the_readme(command: &str) {
+    let blocks = README.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let mut lines = blocks.flat_map(str::lines).filter_map(|line| line.split('#').next());
+    assert!(lines.any(|line| line.trim() == command), "'{command}' is not in the README");
 }
 
 fn installs(story: &mut Story) {
@@ -149,16 +214,27 @@ fn sets_up(story: &mut Story) {
     assert!(story.run("bridge -d link show dev slot1").contains("isolated on"));
 }
 
+/// The README's first story: a file.
 fn imports(story: &mut Story) {
-    story.stage.import().unwrap();
+    story.run("ln -s /payload/golden.qcow2 /srv/debian13.qcow2");
+    story.as_written("sheath image import debian13 /srv/debian13.qcow2").ok().unwrap();
+    let refused = story.stage.appliance.run("sheath image publish debian13").unwrap();
+    assert!(refused.code == 7 && refused.stderr.contains("--unproved"), "{refused:?}");
+    let refused = story.stage.appliance.run("sheath image import broken /etc/hostname").unwrap();
+    assert_ne!(refused.code, 0, "a text file was taken for an image");
+    assert_eq!(story.run("lvs --noheadings -o lv_name sheath | grep -c broken || true").trim(), "0");
+}
+
+fn proves(story: &mut Story) {
+    story.as_written_beside("prove-golden", "sheath image prove debian13 --firmware bios");
+    let told = story.ended("prove-golden", PROOF_BOUND);
+    assert!(told.contains("image 'debian13' boots by BIOS"), "{told}");
+    story.as_written("sheath image publish debian13").ok().unwrap();
     let images = story.stage.sheath("images").unwrap();
     assert_eq!(
         (images[0]["image"].as_str(), images[0]["published"].as_bool()),
         (Some("debian13@1"), Some(true))
     );
-    let refused = story.stage.appliance.run("sheath image import broken /etc/hostname").unwrap();
-    assert_ne!(refused.code, 0, "a text file was taken for an image");
-    assert_eq!(story.run("lvs --noheadings -o lv_name sheath | grep -c broken || true").trim(), "0");
 }
 
 fn sees_a_blade(story: &mut Story) {
@@ -262,10 +338,11 @@ fn survives_kill(story: &mut Story) {
     assert_eq!(story.stage.sheath("plan").unwrap().as_array().map(Vec::len), Some(0));
 }
 
+/// It is the server that was captured, its disk taken out.
 fn boots_uefi(story: &mut Story) {
-    story.stage.appliance.plug(2).unwrap();
-    story.uefi = Some(Blade::power_on(&story.stage.lab, Spec::new(2, Firmware::Uefi)).unwrap());
-    install(story, 2);
+    story.stage.appliance.plug(4).unwrap();
+    story.uefi = Some(Blade::power_on(&story.stage.lab, Spec::new(4, Firmware::Uefi)).unwrap());
+    install(story, 4);
     let root = story
         .uefi
         .as_mut()
@@ -278,7 +355,7 @@ fn differs(story: &mut Story) {
     let mut blade = story.uefi.take().expect("the UEFI blade is on");
     promoted::makes_another_blade(story, &mut blade);
     blade.power_off();
-    story.stage.appliance.unplug(2).unwrap();
+    story.stage.appliance.unplug(4).unwrap();
 }
 
 fn refuses_a_spoofed_mac(story: &mut Story) {
@@ -297,28 +374,49 @@ fn refuses_a_spoofed_mac(story: &mut Story) {
     assert!(story.lines("journalctl -u sheathd -p warning SHEATH_SLOT=3 -o cat --no-pager") > 0);
 }
 
-/// A root disk whose network goes before it does is the classic hang of an iSCSI root.
-fn reboots_after_lost_state(story: &mut Story) {
+fn reboots(story: &mut Story) {
+    reboot([story.bios()]);
+    story.stage.await_phase(1, "running", secs(60)).unwrap();
+}
+
+/// Restarts blades from inside, all at once, and waits for their login prompts. A root disk whose network goes before it does is
+/// the classic hang of an iSCSI root.
+fn reboot<'b>(blades: impl IntoIterator<Item = &'b mut Blade>) {
+    let begin = Instant::now();
+    let going_down = blades.into_iter().map(|blade| {
+        blade.console().skip();
+        let from = blade.console().text().len();
+        blade.console().send("systemctl reboot\r").unwrap();
+        (blade, from)
+    });
+    for (blade, from) in going_down.collect::<Vec<_>>() {
+        blade.console().expect("reboot: Restarting system", SHUTDOWN_BOUND).unwrap();
+        done("   from 'systemctl reboot' to the machine's restart, at most", begin.elapsed());
+        let boots = ["Booting from SAN", "Booting from 0x80", "Loading Linux"];
+        blade.console().expect_any(&boots, MENU_BOUND).unwrap();
+        blade.log_in(BOOT_BOUND).unwrap();
+        done("   from 'systemctl reboot' to the login prompt, at most", begin.elapsed());
+        let text = blade.console().text().split_off(from);
+        for bad in ["Wait for the administrator", "I/O error", "detected conn error"] {
+            assert!(!text.contains(bad), "'{bad}' on the console");
+        }
+    }
+}
+
+/// What the agent knew is gone; what it had made is not.
+fn reboot_after_lost_state(story: &mut Story) {
     let volumes = "lvs --noheadings -o lv_name,lv_uuid sheath | sort";
     let before = story.run(volumes);
     story.run("systemctl stop sheathd && rm -rf /var/lib/sheath/* && systemctl start sheathd");
-    let blade = story.bios();
-    let console = blade.console();
-    console.skip();
-    let (begin, from) = (Instant::now(), console.text().len());
-    console.send("systemctl reboot\r").unwrap();
-    let down = console.expect("reboot: Restarting system", SHUTDOWN_BOUND).unwrap();
-    let took = begin.elapsed();
-    done("   from 'systemctl reboot' to the machine's restart", took);
-    console.expect_any(&["Booting from SAN", "Booting from 0x80", "Loading Linux"], MENU_BOUND).unwrap();
-    let up = blade.log_in(BOOT_BOUND).unwrap();
-    done("   from 'systemctl reboot' to the login prompt", took + (up - down));
-    let text = blade.console().text().split_off(from);
-    for bad in ["Wait for the administrator", "I/O error", "detected conn error"] {
-        assert!(!text.contains(bad), "'{bad}' on the console");
+    reboot(&mut story.twins);
+    for twin in &story.twins {
+        story.stage.await_phase(twin.spec().slot, "running", secs(60)).unwrap();
     }
-    story.stage.await_phase(1, "running", secs(60)).unwrap();
     assert_eq!(story.run(volumes), before);
+    for twin in story.twins.drain(..) {
+        story.stage.appliance.unplug(twin.spec().slot).unwrap();
+        twin.power_off();
+    }
 }
 
 /// As after a boot of the appliance on which the pool's disk takes its time.
