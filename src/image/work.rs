@@ -23,7 +23,8 @@ use crate::{
     plan::admit,
 };
 
-/// How often a guest is started that falls silent: one in ten was seen to hang where both it and the appliance are emulated.
+/// How often a guest is started that falls silent: one in ten was seen to hang on KVM without
+/// nested page tables, in an appliance that is emulated itself.
 const TRIES: u32 = 3;
 
 /// What is to be worked on.
