@@ -32,20 +32,14 @@ fn donor(story: &Story) -> Spec {
     Spec::new(4, Firmware::Bios).with_disk(&image)
 }
 
-/// Returns what `sheath images` has of it.
-fn listed(story: &mut Story, image: &str) -> Option<Value> {
-    let images = story.stage.sheath("images").ok()?;
-    images.as_array()?.iter().find(|listed| listed["image"] == image).cloned()
-}
-
 fn is_at(story: &mut Story, state: &str) -> Option<()> {
-    (listed(story, &format!("{CAPTURED}@1"))?["progress"]["state"] == state).then_some(())
+    (story.image(&format!("{CAPTURED}@1"))?["progress"]["state"] == state).then_some(())
 }
 
 /// The README's second story: a running server. The command shows how far it is until the image is there; others work meanwhile.
 pub(super) fn is_ordered(story: &mut Story) {
     story.as_written_beside("capture", "sheath image capture 4 db");
-    until("the order", secs(60), || listed(story, "db@1")).unwrap();
+    until("the order", secs(60), || story.image("db@1")).unwrap();
     let refused = story.stage.appliance.run("sheath image capture 4 other --no-wait").unwrap();
     assert!(refused.stderr.contains("is captured for image 'db'"), "{}", refused.stderr);
 }
@@ -114,7 +108,7 @@ pub(super) fn is_offered(story: &mut Story) {
     removes_the_donors_identity(story);
     let log = story.as_written("sheath image log db").ok().unwrap();
     assert!(log.contains("login:") && log.contains("Debian GNU/Linux 12"), "{log}");
-    let image = listed(story, SEALED).unwrap();
+    let image = story.image(SEALED).unwrap();
     assert_eq!((&image["published"], &image["default"]), (&Value::Bool(true), &Value::Bool(true)), "{image}");
 }
 
