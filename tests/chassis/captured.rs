@@ -14,12 +14,14 @@ use sheath_lab::{
 };
 
 use super::{
-    PROOF_BOUND, Story,
+    Story,
     identity::{Identity, differ, identity},
 };
 
 /// The image that the server becomes.
 const CAPTURED: &str = "db";
+/// What leads it to every blade.
+const OFFER: &str = "sheath image offer db --firmware bios";
 /// The same, sealed.
 const SEALED: &str = "db@2";
 /// The donor's Linux is made of the appliance's own: some 500 modules, by an emulated processor that others use too.
@@ -66,8 +68,8 @@ fn donor_says(story: &mut Story, words: &str, bound: std::time::Duration) {
 pub(super) fn is_verified(story: &mut Story) {
     donor_says(story, "sheath: verifying", BOOT_BOUND);
     donor_says(story, "the disk is copied and verified", BOOT_BOUND);
-    let told = story.ended("capture", secs(180));
-    assert!(told.contains("image 'db' is imported, not published"), "{told}");
+    let (well, told) = story.ended("capture", secs(180));
+    assert!(well && told.contains("image 'db' is imported, not published"), "{told}");
     let mut donor = story.donor.take().expect("the donor is on");
     until("the donor to switch itself off", secs(120), || (!donor.is_on()).then_some(())).unwrap();
     story.stage.appliance.unplug(4).unwrap();
@@ -99,17 +101,17 @@ fn is_the_donors_disk(story: &mut Story) {
 pub(super) fn begins_to_be_offered(story: &mut Story) {
     let refused = story.stage.appliance.run(&format!("sheath image publish {CAPTURED}@1")).unwrap();
     assert_eq!(refused.code, 7, "published without a proof: {refused:?}");
-    story.as_written_beside("offer", "sheath image offer db --firmware bios");
+    story.as_written_beside("offer", OFFER);
 }
 
 pub(super) fn is_offered(story: &mut Story) {
-    let told = story.ended("offer", PROOF_BOUND);
+    let told = story.proved("offer", OFFER, CAPTURED);
     assert!(told.contains("image 'db@2' is offered to blades") && told.contains("boots by BIOS"), "{told}");
     removes_the_donors_identity(story);
     let log = story.as_written("sheath image log db").ok().unwrap();
     assert!(log.contains("login:") && log.contains("Debian GNU/Linux 12"), "{log}");
-    let image = story.image(SEALED).unwrap();
-    assert_eq!((&image["published"], &image["default"]), (&Value::Bool(true), &Value::Bool(true)), "{image}");
+    let offered = |image: &Value| image["published"] == true && image["default"] == true;
+    until("the image to be offered", secs(30), || story.image(SEALED).filter(offered)).unwrap();
 }
 
 /// All that running has left on the donor's disk, and all that a blade needs and it had not: the manifest says so.
