@@ -13,11 +13,13 @@ mod captured;
 mod identity;
 #[path = "chassis/promoted.rs"]
 mod promoted;
+#[path = "chassis/readme.rs"]
+mod readme;
 
 use std::time::{Duration, Instant};
 
 use sheath_lab::{
-    Blade, Firmware, Output, Spec, Stage, blade_mac,
+    Blade, Firmware, Spec, Stage, blade_mac,
     phase::{done, say},
     secs,
     stage::{BOOT_BOUND, IMAGE, MENU_BOUND, choose_image},
@@ -27,11 +29,6 @@ use sheath_lab::{
 /// A shutdown takes some seconds, and systemd gives a service that hangs a minute and a half: one with a root that hangs has
 /// no end.
 const SHUTDOWN_BOUND: Duration = secs(80);
-
-/// A guest in the guest takes a minute or so, emulated twice. One that hangs is given up after three, and started once more.
-const WORK_BOUND: Duration = secs(900);
-
-const README: &str = include_str!("../README.md");
 
 /// A promise and its proof.
 type Promise = (&'static str, fn(&mut Story));
@@ -129,56 +126,6 @@ impl Story {
         images.as_array()?.iter().find(|listed| listed["image"] == image).cloned()
     }
 
-    /// Runs a command as the README has it: what the README tells in commands is told as it was run.
-    fn as_written(&mut self, command: &str) -> Output {
-        is_in_the_readme(command);
-        let begin = Instant::now();
-        let output = self.stage.appliance.agent().run_within(command, WORK_BOUND).unwrap();
-        done(&format!("   {command}"), begin.elapsed());
-        output
-    }
-
-    /// The same, while others go on: `name` is the word by which [`Story::ended`] knows it.
-    fn as_written_beside(&mut self, name: &str, command: &str) {
-        is_in_the_readme(command);
-        let keep = format!("{command} > /run/{name}.told 2>&1; echo $? > /run/{name}.status");
-        self.run(&format!("rm -f /run/{name}.*; systemd-run --quiet --collect --unit={name} sh -c '{keep}'"));
-    }
-
-    /// Waits until such a command has ended, and returns whether it has ended well, and what it has told.
-    fn ended(&mut self, name: &str, bound: Duration) -> (bool, String) {
-        let status = until(&format!("'{name}' to end"), bound, || {
-            std::thread::sleep(secs(2));
-            let status = self.stage.appliance.run(&format!("cat /run/{name}.status")).ok()?;
-            (status.code == 0).then_some(status.stdout)
-        });
-        let told = self.run(&format!("cat /run/{name}.told"));
-        (status.unwrap_or_else(|error| panic!("{error}: {told}")).trim() == "0", told)
-    }
-
-    /// The same of a command that proves an image. Where the appliance's processor is emulated, so is the virtualisation that
-    /// the proof's guest runs on, and that guest hangs or is lost now and then: it is given up and tried again, as an operator
-    /// would.
-    fn proved(&mut self, name: &str, command: &str, image: &str) -> String {
-        for last in [false, false, true] {
-            let hangs = secs(if last { 1800 } else { 900 });
-            let begin = Instant::now();
-            while begin.elapsed() < hangs && self.run(&format!("ls /run/{name}.status || true")).is_empty() {
-                std::thread::sleep(secs(2));
-            }
-            self.stage.appliance.run(&format!("sheath image cancel {image}")).unwrap();
-            let (well, told) = self.ended(name, secs(120));
-            say(&format!("   {}", told.trim_end().replace('\n', "\n   ")));
-            if well {
-                return told;
-            }
-            let is_lost = ["no login prompt", "cancelled"].iter().any(|words| told.contains(words));
-            assert!(!last && is_lost, "{told}");
-            self.as_written_beside(name, command);
-        }
-        unreachable!("the last try ends it")
-    }
-
     fn lines(&mut self, command: &str) -> usize {
         self.run(command).lines().count()
     }
@@ -203,12 +150,6 @@ impl Story {
             say(&format!("the blade's console ends with:\n{}", &text[text.len().saturating_sub(3000)..]));
         }
     }
-}
-
-fn is_in_the_readme(command: &str) {
-    let blocks = README.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
-    let mut lines = blocks.flat_map(str::lines).filter_map(|line| line.split('#').next());
-    assert!(lines.any(|line| line.trim() == command), "'{command}' is not in the README");
 }
 
 fn installs(story: &mut Story) {
