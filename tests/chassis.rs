@@ -68,7 +68,6 @@ const PROMISES: &[Promise] = &[
         captured::begins_to_be_offered,
     ),
     ("a blade is changed by hand, and shuts down without hanging", promoted::is_changed_by_hand),
-    ("a blade with a spoofed MAC in another slot is refused and changes nothing", refuses_a_spoofed_mac),
     ("the disk of the blade that is off becomes an image", promoted::is_promoted),
     (
         "the captured image is sealed, has booted up to its prompt, and is offered to blades",
@@ -88,6 +87,7 @@ const PROMISES: &[Promise] = &[
     ),
     ("a UEFI blade is prompted, installed from it, restarted, and boots its own disk", boots_uefi),
     ("it has what was changed by hand, and no identity of the other blade", differs),
+    ("a blade with a spoofed MAC in another slot is refused and changes nothing", refuses_a_spoofed_mac),
     ("a pool whose disk appears late brings its blades' targets up then", brings_a_late_pool_up),
     ("a slot's port that is plugged in later becomes a port of the chassis", takes_a_hot_plugged_port),
     ("a faulty configuration is refused as a whole, and the old one stays", refuses_a_faulty_configuration),
