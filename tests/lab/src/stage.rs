@@ -49,7 +49,7 @@ impl Stage {
     /// # Errors
     /// As [`Stage::ready`].
     pub fn ready_with(name: &str, more: Payload) -> Result<Self> {
-        let mut stage = Self::bare_with(name, more)?;
+        let mut stage = Self::with_golden(Lab::new(name)?, more)?;
         timed("appliance: package installed", || stage.install())?;
         timed("appliance: set up", || stage.set_up(""))?;
         timed("appliance: image imported", || stage.import())?;
@@ -61,12 +61,12 @@ impl Stage {
     /// # Errors
     /// Where there is no package, or the guest does not come to life.
     pub fn bare(name: &str) -> Result<Self> {
-        let donor = images::donor(&Lab::new(name)?)?;
-        Self::bare_with(name, Payload::new().file("donor.qcow2", donor))
+        let lab = Lab::new(name)?;
+        let payload = Payload::new().file("donor.qcow2", images::donor(&lab)?);
+        Self::with_golden(lab, payload)
     }
 
-    fn bare_with(name: &str, payload: Payload) -> Result<Self> {
-        let lab = Lab::new(name)?;
+    fn with_golden(lab: Lab, payload: Payload) -> Result<Self> {
         let payload = payload.file("sheath.deb", package()?).file("golden.qcow2", images::golden(&lab)?);
         Self::with(lab, &payload)
     }
