@@ -3,7 +3,7 @@
 //! Pure: the facts were gathered in the workshop (`inside`), and nothing is looked at here. Each thing that has kept a
 //! blade from booting, or made two blades the same machine, is one line.
 
-use super::facts::{Facts, Initramfs, Kernel, Maker, Partition, is_by_place};
+use super::facts::{Boot, Facts, Initramfs, Kernel, Maker, Partition, is_by_place};
 use crate::model::{Checkup, Finding, Firmware, Judgement};
 
 /// What mends most things.
@@ -79,6 +79,11 @@ fn table(facts: &Facts) -> Option<Finding> {
         Some(why) => wrong("mbr", text, why),
     };
     Some(fatal(finding))
+}
+
+/// Returns what mends what an MBR's conversion puts right on the way: that, where there is one.
+fn sealed_or(boot: &Boot, by_hand: &'static str) -> &'static str {
+    if boot.mbr.is_some() { SEAL } else { by_hand }
 }
 
 fn root(facts: &Facts) -> Finding {
@@ -225,7 +230,7 @@ fn running(facts: &Facts) -> Vec<Finding> {
         wrong(
             "fstab",
             format!("disks by their place: {places}"),
-            if facts.boot.mbr.is_some() { SEAL } else { "name them by UUID= or LABEL=" },
+            sealed_or(&facts.boot, "name them by UUID= or LABEL="),
         ),
     ));
     found.push(kernel_root(facts));
@@ -240,11 +245,7 @@ fn running(facts: &Facts) -> Vec<Finding> {
 fn kernel_root(facts: &Facts) -> Finding {
     let about = "kernel-root";
     let named = facts.boot.cmdline.split(' ').rev().find_map(|word| word.strip_prefix("root="));
-    let fix = if facts.boot.mbr.is_some() {
-        SEAL
-    } else {
-        "name it by UUID= or LABEL=, and run update-grub in the image"
-    };
+    let fix = sealed_or(&facts.boot, "name it by UUID= or LABEL=, and run update-grub in the image");
     match named {
         Some(name) if is_by_place(name) => {
             wrong(about, format!("root={name}: another disk is called so, or none"), fix)
@@ -281,7 +282,7 @@ fn first_boot(facts: &Facts) -> Finding {
 
 fn bios(facts: &Facts) -> Vec<Finding> {
     let boot = &facts.boot;
-    let fix = if boot.mbr.is_some() { SEAL } else { "grub-install --target=i386-pc in the image" };
+    let fix = sealed_or(boot, "grub-install --target=i386-pc in the image");
     let about = "bios";
     let finding = match (boot.bios_code, boot.bios_partition, boot.bios_core) {
         (true, true, true) => ok(about, "GRUB in the first sector and in the BIOS boot partition"),
@@ -312,7 +313,7 @@ fn uefi(facts: &Facts) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::facts::{Boot, Identity, Iscsi, Mbr, Network, Os, Partition};
+    use crate::image::facts::{Identity, Iscsi, Mbr, Network, Os, Partition};
 
     /// Returns an image with nothing wrong in it.
     fn good() -> Facts {

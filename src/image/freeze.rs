@@ -3,7 +3,14 @@
 //!
 //! The blade thaws them when it is told, when the line to it ends, and after half a minute in any case.
 
-use std::{fs::File, io::Write, net::IpAddr, os::fd::OwnedFd, path::PathBuf, sync::mpsc};
+use std::{
+    fs::File,
+    io::Write,
+    net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::mpsc,
+};
 
 use super::{
     folder::Folder,
@@ -81,12 +88,9 @@ impl Freeze {
     }
 
     fn remote(&self) -> Result<Remote> {
-        let host = match self.address {
-            IpAddr::V4(address) => address.to_string(),
-            IpAddr::V6(address) => format!("[{address}]"),
-        };
         // What is read there is the list of its mounts.
-        let url = format!("ssh://{}@{host}:{}/proc/self/mounts", self.user, self.port);
+        let there = SocketAddr::new(self.address, self.port);
+        let url = format!("ssh://{}@{there}/proc/self/mounts", self.user);
         url.parse()
             .map_err(|e: Error| e.while_doing(format!("reach the blade as '{}'", self.user.escape_debug())))
     }

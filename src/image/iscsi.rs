@@ -15,7 +15,7 @@ use std::{
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use zeroize::Zeroizing;
 
-use super::nbd::split;
+use super::address::Address;
 use crate::{
     error::{Context, Error, Result},
     model::Secret,
@@ -39,8 +39,7 @@ const CHAP: &str = "chap";
 pub struct Lun {
     user: Option<String>,
     secret: Option<Secret>,
-    host: String,
-    port: u16,
+    address: Address,
     target: String,
     lun: u16,
 }
@@ -75,13 +74,12 @@ impl Lun {
 
     /// Returns the LUN as qemu's options have it: the disk's bytes, whatever they look like.
     pub(super) fn options(&self) -> String {
-        let Self { user, host, port, target, lun, .. } = self;
-        let host = bracketed(host);
+        let Self { user, address, target, lun, .. } = self;
         let chap = user
             .as_ref()
             .map_or(String::new(), |user| format!(",file.user={user},file.password-secret={CHAP}"));
         format!(
-            "driver=raw,file.driver=iscsi,file.transport=tcp,file.portal={host}:{port},file.target={target},\
+            "driver=raw,file.driver=iscsi,file.transport=tcp,file.portal={address},file.target={target},\
              file.lun={lun},file.initiator-name={INITIATOR},file.timeout=30{chap}"
         )
     }
@@ -97,10 +95,6 @@ impl Handed {
         let object = |file: &File| format!("secret,id={CHAP},file=/proc/self/fd/{}", file.as_raw_fd());
         self.0.iter().flat_map(|file| ["--object".to_owned(), object(file)]).collect()
     }
-}
-
-fn bracketed(host: &str) -> String {
-    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
 /// Returns the text with each `%XX` as what it stands for; only what is printed.
@@ -152,16 +146,14 @@ impl Lun {
             None => (None, address),
         };
         let (user, secret) = login.map(credentials).transpose()?.unwrap_or_default();
-        let (host, port) = split(address).ok_or_else(|| bad("its host is no name and no address"))?;
-        let port = port.map_or(Some(PORT), |port| port.parse().ok().filter(|port| *port > 0));
-        let port = port.ok_or_else(|| bad("its port is none"))?;
+        let address = Address::parse(address, PORT).map_err(bad)?;
         let named = ["iqn.", "eui.", "naa."].iter().any(|kind| target.starts_with(kind));
         if !named || target.len() > LONGEST || !is_word(target) {
             return Err(bad("its target's name is none (iqn.…)"));
         }
         let lun =
             lun.parse().ok().filter(|lun| *lun <= LARGEST_LUN).ok_or_else(|| bad("its LUN is no number"))?;
-        Ok(Self { user, secret, host, port, target: target.to_owned(), lun })
+        Ok(Self { user, secret, address, target: target.to_owned(), lun })
     }
 }
 
@@ -185,9 +177,9 @@ fn is_word(text: &str) -> bool {
 impl fmt::Display for Lun {
     /// Writes the LUN without its secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { user, host, port, target, lun, .. } = self;
+        let Self { user, address, target, lun, .. } = self;
         let user = user.as_ref().map_or(String::new(), |user| format!("{user}@"));
-        write!(f, "iscsi://{user}{}:{port}/{target}/{lun}", bracketed(host))
+        write!(f, "iscsi://{user}{address}/{target}/{lun}")
     }
 }
 

@@ -18,6 +18,8 @@ pub(super) const LOOK: Duration = Duration::from_secs(10);
 const LEAST_LOOK: Bytes = Bytes::mib(16);
 /// How long a source may say nothing: a line that has gone, a disk that hangs.
 pub const STALL: Duration = Duration::from_secs(60);
+/// Longer than any stream takes: the sandbox that it runs in has the deadline.
+pub(super) const STREAM: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Returns the pool's fill, or refuses when it is above its watermark, or would be with so much more in it.
 pub(super) fn look(lvm: &Lvm, watermark: u8, more: Bytes) -> Result<PoolUsage> {

@@ -20,6 +20,7 @@
 //!                                                                              └ inside: its first process
 //! ```
 
+mod address;
 mod answer;
 mod capture;
 mod check;

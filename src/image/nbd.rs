@@ -2,20 +2,20 @@
 //!
 //! NBD has no encryption here and no password: it is for a donor on a network of one's own.
 
-use std::{fmt, net::Ipv6Addr, str::FromStr};
+use std::{fmt, str::FromStr};
 
+use super::address::Address;
 use crate::error::{Error, Result};
 
 /// NBD's port (IANA).
 const PORT: u16 = 10809;
-/// Longest host and longest export that is taken.
+/// Longest export that is taken.
 const LONGEST: usize = 255;
 
 /// One export, in words that no option of qemu's can end at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Export {
-    host: String,
-    port: u16,
+    address: Address,
     name: String,
 }
 
@@ -25,7 +25,7 @@ impl Export {
 
     /// Returns the export as qemu's options have it: the disk's bytes, whatever they look like.
     pub(super) fn options(&self) -> String {
-        let Self { host, port, name } = self;
+        let Self { address: Address { host, port }, name } = self;
         format!(
             "driver=raw,file.driver=nbd,file.server.type=inet,file.server.host={host},file.server.port={port},\
              file.export={name}"
@@ -41,37 +41,19 @@ impl FromStr for Export {
         let bad = || Error::invalid(format!("'{}' is not an NBD export (nbd://HOST[:PORT]/EXPORT)", shown()));
         let rest = text.strip_prefix(Self::SCHEME).ok_or_else(bad)?;
         let (address, name) = rest.split_once('/').unwrap_or((rest, ""));
-        let (host, port) = split(address).ok_or_else(bad)?;
-        let port = port.map_or(Ok(PORT), |port| port.parse().map_err(|_| bad()))?;
+        let address = Address::parse(address, PORT).map_err(|_| bad())?;
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | ':' | '+');
-        if name.len() > LONGEST || !name.chars().all(plain) || port == 0 {
+        if name.len() > LONGEST || !name.chars().all(plain) {
             return Err(bad());
         }
-        Ok(Self { host, port, name: name.to_owned() })
+        Ok(Self { address, name: name.to_owned() })
     }
-}
-
-/// Returns host and port; an IPv6 address stands in brackets.
-pub(super) fn split(address: &str) -> Option<(String, Option<&str>)> {
-    if let Some(rest) = address.strip_prefix('[') {
-        let (host, port) = rest.split_once(']')?;
-        let host: Ipv6Addr = host.parse().ok()?;
-        let port = if port.is_empty() { None } else { Some(port.strip_prefix(':')?) };
-        return Some((host.to_string(), port));
-    }
-    let (host, port) = address.split_once(':').map_or((address, None), |(host, port)| (host, Some(port)));
-    let plain = host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'));
-    (plain && !host.is_empty() && !host.starts_with('-') && host.len() <= LONGEST)
-        .then(|| (host.to_owned(), port))
 }
 
 impl fmt::Display for Export {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port, name } = self;
-        match host.contains(':') {
-            true => write!(f, "nbd://[{host}]:{port}/{name}"),
-            false => write!(f, "nbd://{host}:{port}/{name}"),
-        }
+        let Self { address, name } = self;
+        write!(f, "nbd://{address}/{name}")
     }
 }
 

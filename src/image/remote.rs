@@ -5,7 +5,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::nbd::split;
+use super::address::Address;
 use crate::error::{Error, Result};
 
 /// SSH's port (IANA).
@@ -21,8 +21,7 @@ const LONGEST_PATH: usize = 4095;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remote {
     user: String,
-    host: String,
-    port: u16,
+    address: Address,
     path: String,
 }
 
@@ -37,12 +36,12 @@ impl Remote {
 
     /// Returns the host.
     pub(super) fn host(&self) -> &str {
-        &self.host
+        &self.address.host
     }
 
     /// Returns the port.
     pub(super) fn port(&self) -> u16 {
-        self.port
+        self.address.port
     }
 
     /// Returns the path there.
@@ -77,9 +76,7 @@ impl FromStr for Remote {
         if user.is_empty() || user.starts_with('-') || user.len() > LONGEST_USER || !user.chars().all(plain) {
             return Err(bad("its user is no user's name"));
         }
-        let (host, port) = split(address).ok_or_else(|| bad("its host is no name and no address"))?;
-        let port = port.map_or(Some(PORT), |port| port.parse().ok().filter(|port| *port > 0));
-        let port = port.ok_or_else(|| bad("its port is none"))?;
+        let address = Address::parse(address, PORT).map_err(bad)?;
         if path.len() < 2
             || path.ends_with('/')
             || path.len() > LONGEST_PATH
@@ -87,17 +84,16 @@ impl FromStr for Remote {
         {
             return Err(bad("its path is not one of a file or a disk"));
         }
-        Ok(Self { user: user.to_owned(), host, port, path: path.to_owned() })
+        Ok(Self { user: user.to_owned(), address, path: path.to_owned() })
     }
 }
 
 impl fmt::Display for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { user, host, port, path } = self;
-        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-        match *port {
-            PORT => write!(f, "ssh://{user}@{host}{path}"),
-            port => write!(f, "ssh://{user}@{host}:{port}{path}"),
+        let Self { user, address, path } = self;
+        match address.port {
+            PORT => write!(f, "ssh://{user}@{}{path}", address.bracketed()),
+            _ => write!(f, "ssh://{user}@{address}{path}"),
         }
     }
 }

@@ -17,7 +17,10 @@ use std::{fmt, fs::File, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::remote::{Remote, quoted};
+use super::{
+    limits::STREAM,
+    remote::{Remote, quoted},
+};
 use crate::{
     error::{Error, Kind, Result},
     host::{
@@ -166,8 +169,7 @@ impl Link {
     ) -> Result<()> {
         let script = script::read(self.remote.path(), from);
         let mut stream = Stream::new(what, from);
-        let ended =
-            self.run(&script, Duration::from_secs(7 * 24 * 3600), |piece| stream.take(piece, &mut take))?;
+        let ended = self.run(&script, STREAM, |piece| stream.take(piece, &mut take))?;
         if stream.is_whole() { Ok(()) } else { Err(self.trouble(&ended)) }
     }
 

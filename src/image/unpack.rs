@@ -17,7 +17,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::header::{self, LARGEST, Packing, START, Screened, bootable_size, only_raw, screen};
+use super::{
+    header::{self, LARGEST, Packing, START, Screened, bootable_size, only_raw, screen},
+    limits::STREAM,
+    watch::permyriad,
+};
 use crate::{
     error::{Context, Error, Kind, Result},
     host::cmd::{Cmd, Tool},
@@ -66,9 +70,9 @@ pub(super) fn unpack(packing: Packing, source: &Path, device: &Path) -> Result<B
     Ok(unpacked)
 }
 
-/// Returns the program, which reads the source as its standard input. The unit has the deadline.
+/// Returns the program, which reads the source as its standard input.
 fn command(packing: Packing) -> Cmd {
-    let cmd = Cmd::new(packing.tool(), Duration::from_secs(7 * 24 * 3600));
+    let cmd = Cmd::new(packing.tool(), STREAM);
     match packing.tool() {
         Tool::Xz => cmd.args(["--decompress", "--stdout", "--format=xz", XZ_MEMORY]),
         Tool::Zstd => cmd.args(["-d", "-c", "-q", ZSTD_MEMORY]),
@@ -86,7 +90,7 @@ fn damaged(packing: Packing, error: Error) -> Error {
 
 /// Tells how far it is: `    (12.34/100%)\r`.
 pub(super) fn tell(done: u64, of: Bytes) -> Result<()> {
-    let permyriad = (u128::from(done) * 10_000 / u128::from(of.0.max(1))).min(10_000);
+    let permyriad = permyriad(Bytes(done), of);
     let mut out = std::io::stdout().lock();
     write!(out, "    ({}.{:02}/100%)\r", permyriad / 100, permyriad % 100)
         .and_then(|()| out.flush())

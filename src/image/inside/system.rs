@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::tree::{is_there, list, matching, name, text, value};
-use crate::image::facts::{Facts, Iscsi, Kernel, Maker, Network, Os, is_by_place};
+use crate::{
+    host::cmd::Tool,
+    image::facts::{Facts, Iscsi, Kernel, Maker, Network, Os, is_by_place},
+};
 
 /// Where the sealer says that it has been.
 pub(super) const STAMP: &str = "etc/sheath-seal";
@@ -14,7 +17,7 @@ pub(super) const IBFT_NAME: &str = "/sys/firmware/ibft/initiator";
 /// What a unit has in it that makes the root disk wait.
 pub(super) const RECOVERY: &str = "recovery_tmo";
 /// What installs GRUB: Debian's and RHEL's name for it.
-const GRUB_INSTALL: [&str; 2] = ["/usr/sbin/grub-install", "/usr/sbin/grub2-install"];
+const GRUB_INSTALL: [Tool; 2] = [Tool::GrubInstall, Tool::Grub2Install];
 /// Where systemd has the administrator's units.
 pub(super) const UNITS: &str = "etc/systemd/system";
 
@@ -28,7 +31,7 @@ pub(super) fn facts(root: &Path, facts: &mut Facts) {
         ["usr/bin/cloud-init", "usr/local/bin/cloud-init"].iter().any(|p| root.join(p).is_file());
     facts.first_boot = is_enabled(root, FIRST_BOOT);
     facts.fstab_by_place = by_place(&text(&root.join("etc/fstab")));
-    facts.boot.grub = GRUB_INSTALL.iter().any(|tool| root.join(&tool[1..]).is_file())
+    facts.boot.grub = GRUB_INSTALL.iter().any(|tool| root.join(&tool.path()[1..]).is_file())
         && root.join("usr/lib/grub/i386-pc/boot.img").is_file();
     facts.sealed = Some(text(&root.join(STAMP)).trim().to_owned()).filter(|stamp| !stamp.is_empty());
 }
