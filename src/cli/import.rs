@@ -58,7 +58,8 @@ pub(super) fn import(session: &mut Session<'_>, args: &ImportArgs) -> Result<()>
 /// Asks until the import has ended, and returns its last word.
 fn watch(session: &mut Session<'_>, name: &ImageName, shown: &mut Shown) -> Result<ImportProgress> {
     loop {
-        let now = ask::progress(session.ask, Request::ImportProgress { name: name.clone() })?;
+        let now =
+            session.follow(|agent| ask::progress(agent, Request::ImportProgress { name: name.clone() }))?;
         match now {
             ImportProgress::Done | ImportProgress::Failed { .. } => return Ok(now),
             ImportProgress::Fetching { .. }

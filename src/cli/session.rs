@@ -4,7 +4,7 @@
 
 use std::{
     io::{BufRead, BufReader, IsTerminal, Write},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anstyle::Style;
@@ -16,12 +16,15 @@ use super::{
     table::{Table, paint},
 };
 use crate::{
+    control::unix::is_away,
     error::{Context, Error, Kind, Result},
     status::Millis,
 };
 
-/// How often the progress of an import is asked for: often enough to look alive, seldom enough to cost nothing.
-const POLL: Duration = Duration::from_millis(400);
+/// How often the progress of an import is asked for: a small one takes a second or two, and a question some microseconds.
+const POLL: Duration = Duration::from_millis(100);
+/// How long an agent may be away before what was being watched is given up: a restart with a thousand targets.
+const AWAY: Duration = Duration::from_secs(60);
 
 /// What a command may touch.
 pub(crate) struct Session<'a> {
@@ -45,6 +48,8 @@ pub(crate) struct Session<'a> {
     pub(super) now: Millis,
     /// How long to wait between two looks at something that goes on.
     pub(super) poll: Duration,
+    /// How long the agent may be away meanwhile.
+    pub(super) away: Duration,
 }
 
 impl<'a> Session<'a> {
@@ -66,6 +71,7 @@ impl<'a> Session<'a> {
             terminal: std::io::stdin().is_terminal() && std::io::stderr().is_terminal(),
             now: now(),
             poll: POLL,
+            away: AWAY,
         }
     }
 
@@ -147,6 +153,31 @@ impl<'a> Session<'a> {
         match answer.trim().to_lowercase().as_str() {
             "y" | "yes" => Ok(()),
             _ => Err(Error::new(Kind::Denied, format!("{attempt}: not confirmed, nothing is changed"))),
+        }
+    }
+
+    /// Asks about something that goes on, again and again where the agent is away: it goes on with that at its next start.
+    ///
+    /// # Errors
+    /// As `ask`; the agent's being away, where that lasts.
+    pub(super) fn follow<T>(&mut self, ask: impl Fn(&dyn Ask) -> Result<T>) -> Result<T> {
+        let mut since = None;
+        loop {
+            let error = match ask(self.ask) {
+                Err(error) if is_away(&error) => error,
+                Err(error) if error.kind() == Kind::Missing && since.is_some() => {
+                    return Err(error
+                        .while_doing("go on after sheathd's restart ('sheath images' lists what is whole)"));
+                }
+                done => return done,
+            };
+            if since.is_none() && !self.json {
+                self.complain("sheathd is away: waiting for it to come back")?;
+            }
+            if since.get_or_insert_with(Instant::now).elapsed() >= self.away {
+                return Err(error);
+            }
+            self.pause();
         }
     }
 

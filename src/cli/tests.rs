@@ -1,6 +1,11 @@
 //! What the command line is promised: words, tables, JSON, consent. A stand-in plays the agent.
 
-use std::{cell::RefCell, collections::BTreeMap, ops::ControlFlow, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    ops::ControlFlow,
+    time::Duration,
+};
 
 use clap::Parser as _;
 
@@ -42,6 +47,16 @@ struct Agent {
     works: RefCell<Vec<WorkView>>,
     /// The content of an image ends too early.
     cut_off: bool,
+    /// How many questions about an import find nobody there.
+    away: Cell<usize>,
+    /// Nobody waits for it.
+    lasting: bool,
+}
+
+/// Returns what a client says of an agent that is not there.
+fn nobody() -> Error {
+    let client = crate::control::client::Client::new("/nowhere/control.sock".as_ref()).unwrap();
+    client.ask(&Request::Status).unwrap_err()
 }
 
 impl Ask for Agent {
@@ -60,6 +75,13 @@ impl Ask for Agent {
             | Request::Adopt(Adopt { dry_run: true, .. }) => Reply::Plan(plan()),
             Request::Sessions => Reply::Sessions(sessions()),
             Request::Donors => Reply::Donors(donors()),
+            Request::ImportProgress { .. } if self.away.get() > 0 => {
+                self.away.set(self.away.get() - 1);
+                return Err(nobody());
+            }
+            Request::ImportProgress { .. } if self.progress.borrow().is_empty() => {
+                return Err(Error::new(Kind::Missing, "there is no import of 'debian13'"));
+            }
             Request::ImportProgress { .. } => Reply::ImportProgress(self.progress.borrow_mut().remove(0)),
             Request::WorkProgress { .. } => Reply::Work(Box::new(self.works.borrow_mut().remove(0))),
             Request::RemoveImage { .. } => {
@@ -106,6 +128,7 @@ fn run(agent: &Agent, words: &str, typed: Option<&str>) -> Ran {
         terminal: typed.is_some(),
         now: NOW,
         poll: Duration::ZERO,
+        away: if agent.lasting { Duration::ZERO } else { Duration::from_secs(60) },
     };
     let result = super::run(&mut session, args.command);
     if let Err(error) = &result {
@@ -483,6 +506,24 @@ fn an_import_shows_its_progress_as_lines_and_waits_for_its_end() {
         unproved: true,
     };
     assert_eq!(agent.asked.borrow()[0], Request::Import(request));
+}
+
+#[test]
+fn an_agent_that_restarts_is_waited_for_and_one_that_has_forgotten_says_so() {
+    let words = "image import debian13 https://example.org/x.qcow2";
+    let agent = Agent { away: Cell::new(3), ..Agent::default() };
+    *agent.progress.borrow_mut() = vec![ImportProgress::Done];
+    let ran = run(&agent, words, None);
+    ran.result.unwrap();
+    assert_eq!(ran.err, "sheathd is away: waiting for it to come back\n");
+    let agent = Agent { away: Cell::new(1), ..Agent::default() };
+    let error = run(&agent, words, None).result.unwrap_err();
+    assert!(error.kind() == Kind::Missing && error.chain().contains("after sheathd's restart"), "{error}");
+    let error = run(&Agent::default(), words, None).result.unwrap_err();
+    assert!(!error.chain().contains("restart"), "nobody was away: {error}");
+    let agent = Agent { away: Cell::new(9), lasting: true, ..Agent::default() };
+    assert!(run(&agent, words, None).err.contains("fix: systemctl status sheathd"));
+    assert_eq!(agent.away.get(), 8, "it is not asked for ever");
 }
 
 #[test]

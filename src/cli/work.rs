@@ -102,7 +102,7 @@ fn carry_out(session: &mut Session<'_>, image: &ImageRef, task: Task) -> Result<
     let mut told = 0;
     loop {
         let WorkView { phases, progress, .. } =
-            ask::work(session.ask, Request::WorkProgress { image: image.clone() })?;
+            session.follow(|agent| ask::work(agent, Request::WorkProgress { image: image.clone() }))?;
         if !session.json {
             for phase in phases.iter().skip(told) {
                 session.complain(&format!("{} …", human::tame(&phase.name)))?;

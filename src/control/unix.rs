@@ -22,6 +22,18 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::error::{Context, Error, Kind, Result};
 
+/// What the errors begin with that tell of no answer at all.
+const ASK: &str = "ask sheathd at '";
+const ANSWER: &str = "read sheathd's answer";
+const NOT_RUNNING: &str = "sheathd does not run ('";
+
+/// Returns whether nobody was there to answer, or went away before the answer was whole: a restart of the agent.
+pub fn is_away(error: &Error) -> bool {
+    let text = error.to_string();
+    matches!(error.kind(), Kind::Missing | Kind::Failed)
+        && [ASK, ANSWER, NOT_RUNNING].iter().any(|begin| text.starts_with(begin))
+}
+
 /// Opens a socket at `path` with this mode; its group is the process's own.
 ///
 /// A socket that a killed predecessor left is replaced, even one that still takes connections because a thread of its hangs
@@ -88,7 +100,7 @@ pub(crate) async fn send(
     target: &str,
     body: Vec<u8>,
 ) -> Result<(StatusCode, Incoming)> {
-    let what = || format!("ask sheathd at '{}'", socket.display());
+    let what = || format!("{ASK}{}'", socket.display());
     let stream = UnixStream::connect(socket).await.map_err(|e| away(socket, e))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
@@ -113,8 +125,7 @@ pub(crate) async fn send(
 /// A longer body, or a connection that broke off.
 pub(crate) async fn whole(body: Incoming, limit: usize) -> Result<Bytes> {
     let body = Limited::new(body, limit).collect().await;
-    body.map(http_body_util::Collected::to_bytes)
-        .map_err(|e| Error::new(Kind::Failed, "read sheathd's answer").because(e))
+    body.map(http_body_util::Collected::to_bytes).map_err(|e| Error::new(Kind::Failed, ANSWER).because(e))
 }
 
 /// Returns the error for a socket that could not be connected to, with the way out.
@@ -122,12 +133,12 @@ fn away(socket: &Path, cause: std::io::Error) -> Error {
     let at = socket.display();
     let (kind, what) = match cause.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
-            (Kind::Missing, format!("sheathd does not run ('{at}'): systemctl start sheathd"))
+            (Kind::Missing, format!("{NOT_RUNNING}{at}'): systemctl start sheathd"))
         }
         ErrorKind::PermissionDenied => {
             (Kind::Denied, format!("'{at}' is not for this user: be root or a member of group sheath"))
         }
-        _ => (Kind::of_io(&cause), format!("ask sheathd at '{at}'")),
+        _ => (Kind::of_io(&cause), format!("{ASK}{at}'")),
     };
     Error::new(kind, what).because(cause)
 }
@@ -173,6 +184,20 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_that_goes_away_before_its_answer_is_away_and_one_that_refuses_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.sock");
+        runtime().block_on(async {
+            let listener = bind(&path, 0o600).unwrap();
+            let ends = tokio::spawn(async move { listener.accept().await.map(drop) });
+            assert!(is_away(&send(&path, Method::GET, "/", Vec::new()).await.unwrap_err()));
+            ends.await.unwrap().unwrap();
+        });
+        assert!(!is_away(&Error::new(Kind::Missing, "there is no image 'x'")));
+        assert!(!is_away(&Error::new(Kind::Denied, "ask sheathd at '/s'")), "waiting helps nobody here");
+    }
+
+    #[test]
     fn a_file_in_the_way_is_never_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.sock");
@@ -192,6 +217,7 @@ mod tests {
                 let error = send(&path, Method::GET, "/", Vec::new()).await.unwrap_err();
                 assert_eq!(error.kind(), Kind::Missing);
                 assert!(error.to_string().contains("systemctl start sheathd"));
+                assert!(is_away(&error));
                 // The second time round, a dead socket is there.
                 let _ = bind(&path, 0o600).map(drop);
             }

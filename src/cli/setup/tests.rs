@@ -107,6 +107,7 @@ fn run_setup(machine: &Machine, words: &str, typed: Option<&str>) -> (String, Re
         terminal: typed.is_some(),
         now: 0,
         poll: Duration::ZERO,
+        away: Duration::ZERO,
     };
     let result = set_up(&mut session, machine, &args(words));
     drop(session);
