@@ -150,6 +150,9 @@ fn the_package_comes_up_on_debian_12() {
 const LARGE_IMAGE: &str = "cp /run/tiny.raw /var/tmp/large.raw && truncate -s 600M /var/tmp/large.raw && \
     head -c 500M /dev/zero | tr '\\0' x | dd of=/var/tmp/large.raw bs=1M seek=65 conv=notrunc status=none";
 
+/// What a command says that is not waited for.
+const SHOWN: &str = "/run/shown";
+
 /// Stops the processes of an import as soon as there are some.
 const STAND_STILL: &str = "for turn in $(seq 600); do \
     unit=$(systemctl list-units --plain --no-legend 'sheath-import-*-convert*' | cut -d' ' -f1); \
@@ -160,12 +163,17 @@ fn imports_outlive_the_agent(stage: &mut Stage) {
     let import = "sheath image import large /var/tmp/large.raw";
     stage.appliance.ok(LARGE_IMAGE).unwrap();
     for end in ["systemctl kill --kill-whom=main --signal=KILL sheathd", "systemctl restart sheathd"] {
-        stage.appliance.ok(&format!("{import} --no-wait")).unwrap();
+        stage
+            .appliance
+            .ok(&format!("setsid sh -c '{import}; echo status $?' > {SHOWN} 2>&1 < /dev/null &"))
+            .unwrap();
         written(stage, "large");
         stage.appliance.ok(end).unwrap();
-        until("the agent to be back", secs(60), || stage.sheath("status").ok()).unwrap();
-        // The same words follow it to its end.
-        stage.appliance.agent().run_within(import, secs(240)).unwrap().ok().unwrap();
+        // Who has asked for it sees it to its end.
+        let shown = until("the command's end", secs(240), || {
+            Some(stage.appliance.ok(&format!("cat {SHOWN}")).ok()?).filter(|shown| shown.contains("status "))
+        });
+        assert!(shown.unwrap().ends_with("image 'large' is imported, not published\nstatus 0\n"), "{end}");
         let images = stage.sheath("images").unwrap();
         let large: Vec<_> = images.as_array().unwrap().iter().map(|image| image["image"].clone()).collect();
         assert_eq!(large, ["large@1", "tiny@1"], "{end}");
@@ -245,8 +253,12 @@ fn run_on(release: Release) {
     let tests = format!(
         "SHEATH_GUEST=1 SHEATH_TEST_DISK=/dev/vdb /payload/kernel --ignored --test-threads=1 {which} 2>&1"
     );
-    let command = format!("bash -o pipefail -c '{tests} | {CLOCK}'");
-    let output = appliance.agent().run_within(&command, BOUND).unwrap();
+    // On the console, too: what a guest said is then known even where it never comes to its end.
+    let command = format!("bash -o pipefail -c '{tests} | {CLOCK} | tee /dev/ttyS0'");
+    let output = match appliance.agent().run_within(&command, BOUND) {
+        Ok(output) => output,
+        Err(error) => panic!("{error}\n{}", appliance.plight()),
+    };
     say(&format!("Linux {}\n{}", version.trim(), output.stdout));
     say(&format!("the slowest of them: {}", slowest(&output.stdout).join(", ")));
     assert_eq!(output.code, 0, "tests failed in the guest");

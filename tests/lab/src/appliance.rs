@@ -34,6 +34,8 @@ const POOL_SIZE: &str = "20G";
 const RESTORED_BOUND: Duration = secs(60);
 /// A booting appliance answers after 15 s emulated on an idle machine.
 const BOOTED_BOUND: Duration = secs(300);
+/// The lines of QEMU's register dump that tell a processor's number, whether it is halted, and where and in which mode it is.
+const TELLING: [&str; 5] = ["CPU#", "RIP=", "CS ", "CR0=", "EFER="];
 
 /// A running appliance guest.
 #[derive(Debug)]
@@ -165,6 +167,19 @@ impl Appliance {
     /// Returns its first serial console (its kernel's, with a root shell on it).
     pub fn console(&mut self) -> &mut Console {
         &mut self.guest.console
+    }
+
+    /// Returns what can be told of an appliance that does not answer: where its processors are, and its console's end.
+    pub fn plight(&mut self) -> String {
+        let registers = |qmp: &mut Qmp| {
+            let line = json!({"command-line": "info registers -a"});
+            qmp.execute("human-monitor-command", line)
+                .map(|text| text.as_str().unwrap_or_default().to_owned())
+        };
+        let processors = registers(&mut self.guest.qmp).unwrap_or_else(|error| error.to_string());
+        let lines = processors.lines().filter(|line| TELLING.iter().any(|name| line.starts_with(name)));
+        let lines: Vec<_> = lines.collect();
+        format!("{}\nits console ends with:\n{}", lines.join("\n"), self.guest.console.tail())
     }
 
     /// Returns the socket of a second root shell, for a person (`lab shell`).

@@ -105,6 +105,11 @@ impl Console {
         self.heard.lock().text.clone()
     }
 
+    /// Returns the end of what was printed: what an error shows.
+    pub fn tail(&self) -> String {
+        tail(&self.heard.lock().text).to_owned()
+    }
+
     /// Expects only what is printed from now on: after a reset, say.
     pub fn skip(&mut self) {
         self.cursor = self.heard.lock().text.len();
