@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
+use crate::accel::Accel;
 use crate::agent::{Agent, Output};
 use crate::console::Console;
 use crate::error::{Error, Result};
@@ -34,6 +35,14 @@ const POOL_SIZE: &str = "20G";
 const RESTORED_BOUND: Duration = secs(60);
 /// A booting appliance answers after 15 s emulated on an idle machine.
 const BOOTED_BOUND: Duration = secs(300);
+/// A guest that never runs, for as long as the appliance does.
+///
+/// KVM rewrites its own code when the first guest comes and when an interrupt controller is switched on that was the last one
+/// off. An emulated processor may run what was there a moment before: a breakpoint that is not known any more, which is
+/// the end of the kernel ("Oops: int3" in `kvm_arch_vcpu_ioctl_run`). With one guest whose controller stays off there is
+/// nothing to rewrite.
+const HOLD_KVM: &str = "! command -v qemu-system-x86_64 > /dev/null || ! modprobe -q kvm-amd || systemd-run --quiet --unit=lab-kvm-held \
+    qemu-system-x86_64 -accel kvm -cpu host -m 16 -S -nodefaults -no-user-config -display none";
 /// The lines of QEMU's register dump that tell a processor's number, whether it is halted, and where and in which mode it is.
 const TELLING: [&str; 5] = ["CPU#", "RIP=", "CS ", "CR0=", "EFER="];
 
@@ -64,6 +73,9 @@ impl Appliance {
         let mut appliance = Appliance { agent, guest, shell, dir: lab.dir().to_owned() };
         timed("appliance: clock set", || appliance.set_clock())?;
         timed("appliance: payload mounted", || appliance.mount(lab, payload))?;
+        if lab.accel() == Accel::Tcg {
+            appliance.ok(HOLD_KVM)?;
+        }
         Ok(appliance)
     }
 
