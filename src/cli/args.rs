@@ -154,6 +154,13 @@ pub enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Look at an image file and copy a raw one, from inside the sandbox
+    #[command(hide = true)]
+    InternalCopy {
+        /// What the agent passes on
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Be the first process of the workshop's guest
     #[command(hide = true)]
     InternalWorkshop,

@@ -6,7 +6,7 @@ use crate::{
     error::Result,
     image::{
         inside,
-        internal::{self, CONVERT, PROBE},
+        internal::{self, CONVERT, COPY, PROBE},
         workshop,
     },
 };
@@ -19,6 +19,11 @@ pub(super) fn probe(args: &[OsString]) -> Result<()> {
 /// Writes an image to a device.
 pub(super) fn convert(args: &[OsString]) -> Result<()> {
     run(CONVERT, args)
+}
+
+/// Looks at an image file, and copies a raw one.
+pub(super) fn copy(args: &[OsString]) -> Result<()> {
+    run(COPY, args)
 }
 
 /// Is the workshop's first process.

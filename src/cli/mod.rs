@@ -102,6 +102,7 @@ fn run(session: &mut Session<'_>, command: Command) -> Result<()> {
         Command::Donors => donors::list(session),
         Command::InternalProbe { args } => internal::probe(&args),
         Command::InternalConvert { args } => internal::convert(&args),
+        Command::InternalCopy { args } => internal::copy(&args),
         Command::InternalWorkshop => internal::workshop(),
         Command::InternalBuildWorkshop { folder, flavour } => internal::build_workshop(&folder, &flavour),
     }

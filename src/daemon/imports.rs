@@ -128,12 +128,12 @@ impl Imports {
                 return;
             }
             tell(match outcome {
-                Ok(found) => {
-                    if let Some(found) = found {
-                        if let Some(caution) = &found.caution {
+                Ok(whole) => {
+                    if let Some(whole) = whole {
+                        if let Some(caution) = &whole.found.caution {
                             log::warn!("image '{image}': {caution}");
                         }
-                        let _ = events.send(Event::Imported(image.clone(), found));
+                        let _ = events.send(Event::Imported(image.clone(), whole));
                     }
                     ImportProgress::Done
                 }

@@ -3,7 +3,7 @@
 //! ```text
 //! create_image ─► target for a stand-in ─► the donor starts: iPXE ─► small Linux (workshop) ─► target: copy, verify
 //!                                              reports ◄───────────────────────┘ (inside::capture)
-//! target taken away ◄─ the last report ─► cut to the disk's size ─► GPT check ─► finish_image
+//! target taken away ◄─ the last report ─► cut to the disk's size ─► GPT check ─► complete_image
 //! ```
 //!
 //! The donor writes what it likes, as whoever hands us a file does: what it says moves a bar and ends the wait, and the
@@ -18,15 +18,15 @@ use std::{
 
 use super::{
     header::LARGEST,
-    import::finish,
+    import::{Whole, finish, room_for},
     limits::{Guard, look, written},
     watch::{Cancel, Watch, permyriad},
     workshop::{Flavour, Workshop},
 };
 use crate::{
     error::{Context, Error, Kind, Result},
-    host::{Host, cmd::Tool, disk::gpt::SEED_ROOM, lvm::Lvm},
-    model::{Bytes, DonorWord, ImageId, Imported, NetDonor, PoolUsage, VolumeState},
+    host::{Host, cmd::Tool, lvm::Lvm},
+    model::{Bytes, DonorWord, ImageId, Imported, NetDonor, PoolUsage, Tag, VolumeState},
     plan::Step,
     status::ImportProgress,
 };
@@ -80,16 +80,17 @@ impl Capture {
         lvm: &Lvm,
         cancel: &Cancel,
         progress: &mut dyn FnMut(ImportProgress),
-    ) -> Result<Imported> {
+    ) -> Result<Whole> {
         let mut watch = Watch::new(cancel, progress);
         let ended = self.capture(host, lvm, &mut watch);
-        let size = ended
+        let (size, tags) = ended
             .map_err(|e| e.while_doing(format!("capture image '{}' from {}", self.image, self.donor)))?;
         let (source, format) = (self.donor.to_string(), Some("raw".to_owned()));
-        Ok(Imported { source, format, size: Some(size), sha256: None, caution: None })
+        let found = Imported { source, format, size: Some(size), sha256: None, caution: None };
+        Ok(Whole { found, tags })
     }
 
-    fn capture(&self, host: &dyn Host, lvm: &Lvm, watch: &mut Watch<'_>) -> Result<Bytes> {
+    fn capture(&self, host: &dyn Host, lvm: &Lvm, watch: &mut Watch<'_>) -> Result<(Bytes, Vec<Tag>)> {
         let pool = look(lvm, self.watermark, Bytes(0))?;
         [Tool::Iscsistart, Tool::Partclone].iter().try_for_each(|tool| tool.check())?;
         Workshop::make_while(&self.workshop, Flavour::Donor, |long| watch.wait(long))?;
@@ -104,20 +105,20 @@ impl Capture {
         })
     }
 
-    /// Lets the donor fill the volume and finishes it; returns the size of the donor's disk.
+    /// Lets the donor fill the volume and finishes it; returns the size of the donor's disk, and the volume's tags.
     fn fill(
         &self,
         host: &dyn Host,
         lvm: &Lvm,
         (device, pool): (&Path, PoolUsage),
         watch: &mut Watch<'_>,
-    ) -> Result<Bytes> {
+    ) -> Result<(Bytes, Vec<Tag>)> {
         self.lend.serve.iter().try_for_each(|step| host.run(step).map(drop))?;
         watch.awaiting(self.donor.slot)?;
         let size = self.listen(lvm, device, pool, watch)?;
         self.undo(host);
-        lvm.cut_image(&self.image, Bytes(size.0 + SEED_ROOM.0))?;
-        finish(lvm, watch, device, (&self.image, self.publish)).map(|()| size)
+        lvm.cut_image(&self.image, room_for(size))?;
+        finish(lvm, watch, device, (&self.image, self.publish)).map(|tags| (size, tags))
     }
 
     /// Returns the image's device: what an earlier agent has begun, or a new one. How large it has to be shows at the end; a
@@ -132,7 +133,7 @@ impl Capture {
             }
         }
         self.undo(host);
-        lvm.create_image(&self.image, Bytes(LARGEST.0 + SEED_ROOM.0))
+        lvm.create_image(&self.image, room_for(LARGEST))
     }
 
     /// Hears the donor to its end, and returns its disk's size.

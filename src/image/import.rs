@@ -7,6 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod near;
+
+use near::Near;
+
 use super::{
     Source,
     checksum::{Algorithm, Check, Checksum},
@@ -69,12 +73,7 @@ impl Import {
     /// [`Kind::Exists`] where this image is finished, [`Kind::Full`] where the pool or the folder is,
     /// [`Kind::Invalid`] for an image that is refused, [`Kind::Busy`] for a donor's disk that is in use,
     /// [`Kind::Timeout`] for a source that says nothing, [`Kind::Denied`] when it was cancelled; else what failed.
-    pub fn run(
-        &self,
-        lvm: &Lvm,
-        cancel: &Cancel,
-        progress: &mut dyn FnMut(ImportProgress),
-    ) -> Result<Imported> {
+    pub fn run(&self, lvm: &Lvm, cancel: &Cancel, progress: &mut dyn FnMut(ImportProgress)) -> Result<Whole> {
         let attempt = || format!("import image '{}' from '{}'", self.image, self.source);
         stop_leftovers(&self.image.name);
         let folder = Folder::make(&self.folder, &self.image.name).map_err(|e| e.while_doing(attempt()))?;
@@ -86,6 +85,22 @@ impl Import {
             std::mem::forget(folder);
         }
         ended.map_err(|e| e.while_doing(attempt()))
+    }
+}
+
+/// An image that is whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whole {
+    /// What its source was.
+    pub found: Imported,
+    /// The tags that its volume has.
+    pub tags: Vec<Tag>,
+}
+
+impl Whole {
+    /// Returns the size of its volume: the disk's, with room for a seed.
+    pub fn volume_size(&self) -> Option<Bytes> {
+        self.found.size.map(room_for)
     }
 }
 
@@ -101,15 +116,34 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn run(&mut self) -> Result<Imported> {
-        let image = &self.import.image;
-        let (looked, pool) = (Instant::now(), self.admit(Bytes(0))?);
+    fn run(&mut self) -> Result<Whole> {
+        let Import { source, checks, .. } = self.import;
+        // Nothing that takes long is begun for a pool without room.
+        let near = matches!(source, Source::File(_) | Source::Device(_)) && checks.is_empty();
+        let early = if near { None } else { Some((Instant::now(), self.admit(Bytes(0))?)) };
         let expected = self.expected()?;
         let _held = self.obtain()?;
         self.verify(&expected)?;
-        let found = self.probe()?;
-        // What was seen a moment ago is still so: each look takes tenths of a second.
-        let pool = if looked.elapsed() < LOOK { pool } else { self.admit(Bytes(0))? };
+        let (found, size, tags) = match self.seen {
+            Seen::File(_) | Seen::Device(_) => match self.near()? {
+                Near::Copied(device, found, size) => {
+                    self.unless_it_fails(|job| job.finish(&device)).map(|tags| (found, size, tags))
+                }
+                Near::Other(found, pool) => self.write(found, pool),
+            },
+            Seen::Export(_) | Seen::Remote(..) | Seen::Lun(_) => {
+                let found = self.probe()?;
+                // What was seen a moment ago is still so: each look takes tenths of a second.
+                let seen = early.filter(|(looked, _)| looked.elapsed() < LOOK);
+                let pool = seen.map_or_else(|| self.admit(Bytes(0)), |(_, pool)| Ok(pool))?;
+                self.write(found, pool)
+            }
+        }?;
+        Ok(Whole { found: self.imported(found, size, &expected), tags })
+    }
+
+    /// Makes a volume and writes the image to it; returns what it is, its size, and its volume's tags.
+    fn write(&mut self, found: Screened, pool: PoolUsage) -> Result<(Screened, Bytes, Vec<Tag>)> {
         admit(&with_more(pool, least(&self.seen, found)), self.import.watermark)?;
         self.watch.writing(0, Bytes(0))?;
         // What is packed shows its size at its end; a thin volume takes only what is written to it.
@@ -117,14 +151,23 @@ impl Job<'_> {
             Screened::Disk { virtual_size, .. } => virtual_size,
             Screened::Packed { .. } => LARGEST,
         };
-        let device = self.lvm.create_image(image, Bytes(size.0 + SEED_ROOM.0))?;
-        let unpacked = self.fill(&device, found, pool).inspect_err(|error| {
+        let device = self.lvm.create_image(&self.import.image, room_for(size))?;
+        let (unpacked, tags) = self.unless_it_fails(|job| job.fill(&device, found, pool))?;
+        Ok((found, unpacked.unwrap_or(size), tags))
+    }
+
+    /// Does what needs the volume that is ours, which goes if that fails.
+    fn unless_it_fails<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        work(self).inspect_err(|error| {
             // Should this fail too, the tag says that it is half-made, and the next import of the name removes it.
             if !self.watch.leaves(error) {
-                let _ = self.lvm.remove_image(image);
+                let _ = self.lvm.remove_image(&self.import.image);
             }
-        })?;
-        Ok(self.imported(found, unpacked.unwrap_or(size), &expected))
+        })
+    }
+
+    fn finish(&self, device: &Path) -> Result<Vec<Tag>> {
+        finish(self.lvm, &self.watch, device, (&self.import.image, self.import.publish))
     }
 
     /// Returns what the source was. It is read once: its checksum is known where it was compared with one.
@@ -274,23 +317,21 @@ impl Job<'_> {
             return Ok(Screened::Disk { format: Format::Raw, virtual_size });
         }
         let said = self.ask(&[internal::PROBE, &self.seen.name()], &self.seen);
-        let said = said.map_err(|e| missing(&self.import.source, e))?;
-        serde_json::from_str(&said).map_err(|e| Error::new(Kind::Failed, "read what the image is").because(e))
+        near::answer(said.map_err(|e| missing(&self.import.source, e))?.as_bytes())
     }
 
-    /// Writes the image to its volume and finishes it; returns the size of what was packed.
-    fn fill(&mut self, device: &Path, found: Screened, pool: PoolUsage) -> Result<Option<Bytes>> {
+    /// Writes the image to its volume and finishes it; returns the size of what was packed, and the volume's tags.
+    fn fill(&mut self, device: &Path, found: Screened, pool: PoolUsage) -> Result<(Option<Bytes>, Vec<Tag>)> {
         let unpacked = self.convert(device, found, pool)?;
         if let Some(size) = unpacked {
-            self.lvm.cut_image(&self.import.image, Bytes(size.0 + SEED_ROOM.0))?;
+            self.lvm.cut_image(&self.import.image, room_for(size))?;
         }
-        let Import { image, publish, .. } = self.import;
-        finish(self.lvm, &self.watch, device, (image, *publish)).map(|()| unpacked)
+        self.finish(device).map(|tags| (unpacked, tags))
     }
 
     /// Writes the image to the device, watching the pool; returns the size of what was packed.
     fn convert(&mut self, device: &Path, found: Screened, pool: PoolUsage) -> Result<Option<Bytes>> {
-        let node = device.canonicalize().attempt(|| format!("find device '{}'", device.display()))?;
+        let mut writing = Writing::new(self.lvm, device, pool, self.import.watermark)?;
         let (word, packed) = match found {
             Screened::Disk { format, .. } => (format.to_string(), false),
             Screened::Packed { packing, .. } => (packing.to_string(), true),
@@ -300,25 +341,18 @@ impl Job<'_> {
             Seen::Remote(..) => vec![internal::CONVERT, internal::REMOTE, DEVICE],
             _ => vec![internal::CONVERT, &word, &name, DEVICE],
         };
-        let sandbox = self.sandbox(&args, &self.seen).with_device(&node);
-        let (mut figures, mut permyriad) = (Progress::default(), 0);
-        let (lvm, watch) = (self.lvm, &mut self.watch);
-        let mut guard = Guard::new(pool, self.import.watermark);
+        let sandbox = self.sandbox(&args, &self.seen).with_device(&writing.node);
+        let watch = &mut self.watch;
         // A file cannot stall, and a disk's own errors end the wait for it.
         let far = matches!(self.seen, Seen::Export(_) | Seen::Remote(..) | Seen::Lun(_));
         let mut silence = far.then(|| Silence::new(self.import.stall));
         let mut heard = 0_u64;
         sandbox.run(order, |piece| {
             heard += piece.len() as u64;
-            permyriad = figures.feed(piece).unwrap_or(permyriad);
-            let written = written(&node)?;
-            if let Some(silence) = &mut silence {
-                silence.hear((heard, written.0))?;
-            }
-            guard.admit(lvm, written)?;
-            watch.writing(permyriad, written)
+            let written = writing.hear(piece, watch)?;
+            silence.as_mut().map_or(Ok(()), |silence| silence.hear((heard, written.0)))
         })?;
-        packed.then(|| internal::unpacked_size(figures.rest())).transpose()
+        packed.then(|| internal::unpacked_size(writing.figures.rest())).transpose()
     }
 
     /// Returns what a hidden subcommand is told on its standard input: nothing of it is for arguments.
@@ -334,6 +368,37 @@ impl Job<'_> {
     }
 }
 
+/// A volume that is being written to: how far, and whether the pool has room for more.
+struct Writing<'a> {
+    lvm: &'a Lvm,
+    node: PathBuf,
+    figures: Progress,
+    permyriad: u16,
+    guard: Guard,
+}
+
+impl<'a> Writing<'a> {
+    fn new(lvm: &'a Lvm, device: &Path, pool: PoolUsage, watermark: u8) -> Result<Self> {
+        let node = device.canonicalize().attempt(|| format!("find device '{}'", device.display()))?;
+        let guard = Guard::new(pool, watermark);
+        Ok(Self { lvm, node, figures: Progress::default(), permyriad: 0, guard })
+    }
+
+    /// Takes in what whoever writes says, and returns how much is written.
+    fn hear(&mut self, piece: &[u8], watch: &mut Watch<'_>) -> Result<Bytes> {
+        self.permyriad = self.figures.feed(piece).unwrap_or(self.permyriad);
+        let written = written(&self.node)?;
+        self.guard.admit(self.lvm, written)?;
+        watch.writing(self.permyriad, written)?;
+        Ok(written)
+    }
+}
+
+/// Returns the size of the volume that a disk of this size has: with room for a seed.
+pub(super) fn room_for(disk: Bytes) -> Bytes {
+    Bytes(disk.0 + SEED_ROOM.0)
+}
+
 fn curl<'a>(import: &'a Import, folder: &'a Folder, url: &'a Url) -> Fetch<'a> {
     Fetch { image: &import.image.name, url, folder, stall: import.stall }
 }
@@ -342,13 +407,13 @@ fn pull<'a>(import: &'a Import, root: &'a Path, remote: &'a Remote) -> Pull<'a> 
     Pull { image: &import.image.name, remote, keys: &import.keys, root, stall: import.stall }
 }
 
-/// Makes an image that is written whole, unless it is none, or was cancelled.
+/// Makes an image that is written whole, unless it is none, or was cancelled; returns its volume's tags.
 pub(super) fn finish(
     lvm: &Lvm,
     watch: &Watch<'_>,
     device: &Path,
     (image, publish): (&ImageId, bool),
-) -> Result<()> {
+) -> Result<Vec<Tag>> {
     let mbr = gpt::check(device)? == Partitioning::Mbr;
     if mbr && publish {
         return Err(Error::invalid(
@@ -357,12 +422,11 @@ pub(super) fn finish(
         ));
     }
     watch.check()?;
-    if mbr {
-        lvm.tag_image(image, &[Tag::Mbr], &[])?;
-    }
-    lvm.finish_image(image, publish)?;
+    let published = publish.then_some(Tag::Published);
+    let tags: Vec<Tag> = published.into_iter().chain(mbr.then_some(Tag::Mbr)).collect();
+    lvm.complete_image(image, &tags)?;
     // The last step takes tenths of a second: who cancelled meanwhile was told that nothing stays.
-    watch.check()
+    watch.check().map(|()| tags)
 }
 
 /// Makes `name` in our folder a link to a file.

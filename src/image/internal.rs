@@ -13,7 +13,7 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    checksum,
+    checksum, copy, hand,
     header::{Format, Packing, Screened, bootable_size, screen},
     iscsi::{Handed, Lun},
     nbd::Export,
@@ -31,6 +31,9 @@ pub const PROBE: &str = "internal-probe";
 /// The hidden subcommand that writes an image to a device: `internal-convert FORMAT SOURCE DEVICE`, the format being one of
 /// a disk or of what is packed.
 pub const CONVERT: &str = "internal-convert";
+/// The hidden subcommand that looks at a source of this machine and, where it is a raw disk, copies it: `internal-copy SOURCE`,
+/// with a socket as its standard input that the open device comes by.
+pub const COPY: &str = "internal-copy";
 /// The word for a checksum.
 pub(super) const SUM: &str = "sum";
 /// The word for what is on another machine; the order is on standard input.
@@ -61,12 +64,24 @@ pub fn run(args: &[OsString]) -> Result<()> {
         }
         [PROBE, REMOTE] => ssh::carry_out(Path::new(""), hand_on),
         [CONVERT, REMOTE, device] => ssh::carry_out(Path::new(device), hand_on),
-        [PROBE, source] => probe(source).and_then(|found| {
-            answer(&serde_json::to_string(&found).expect("a format and a number are JSON"))
-        }),
+        [PROBE, source] => probe(source).and_then(tell),
+        [COPY, source] => copy(source),
         [CONVERT, format, source, device] => convert(format, source, &PathBuf::from(device)),
         _ => Err(Error::invalid("this command is for the agent itself")),
     }
+}
+
+/// Looks at the image, tells what it is, and copies a raw one to the device that is handed over then, if one is.
+fn copy(source: &str) -> Result<()> {
+    let found = probe(source)?;
+    tell(found)?;
+    let Screened::Disk { format: Format::Raw, virtual_size } = found else { return Ok(()) };
+    let Some(device) = hand::take(std::io::stdin())? else { return Ok(()) };
+    copy::copy(Path::new(source), virtual_size, &device)
+}
+
+fn tell(found: Screened) -> Result<()> {
+    answer(&serde_json::to_string(&found).expect("a format and a number are JSON"))
 }
 
 /// Returns what the image at `source` is: a path, or the URL of an NBD export or an iSCSI LUN.
@@ -238,6 +253,7 @@ mod tests {
         for words in [
             &[][..],
             &["internal-probe"],
+            &["internal-copy"],
             &["internal-convert", "raw", "/x"],
             &["internal-convert", "vhd", "/x", "/y"],
             &["internal-probe", "sum", "md5", "/x"],

@@ -1,10 +1,13 @@
 //! Golden images: from a file, a URL, a donor's disk or an export to a read-only volume that clones are made from.
 //!
 //! ```text
-//! Source ─► fetch (curl) ─► checksum ─► probe (header) ─► create_image ─► convert (qemu-img) ─► GPT check ─► finish_image
+//! Source ─► fetch (curl) ─► checksum ─► probe (header) ─► create_image ─► convert (qemu-img) ─► GPT check ─► complete_image
 //!           no privileges,  └─────── no network, ───────┘                 or unpack (xz …), no network,
 //!           no files           sees the source alone                      sees the source and one device alone
 //! ```
+//!
+//! A source on this machine takes a shorter way (`import::near`): one sandbox looks at it while LVM makes the volume, and copies
+//! it, where it is a raw disk, to the open volume that is handed over (`hand`, `copy`).
 //!
 //! Whoever hands us an image may have made every byte of it, so nothing that reads it runs in the agent: each arrow
 //! with a program in it is a transient unit of systemd with nothing but what it needs (`sandbox`). Publishing and
@@ -22,15 +25,18 @@
 
 mod address;
 mod answer;
+mod blocks;
 mod capture;
 mod check;
 mod checksum;
+mod copy;
 pub mod export;
 mod extents;
 mod facts;
 mod fetch;
 mod folder;
 mod freeze;
+mod hand;
 pub mod header;
 mod import;
 pub mod inside;
@@ -59,7 +65,7 @@ pub use checksum::{Check, Checksum};
 pub use facts::Facts;
 pub use folder::Folder;
 pub use freeze::Freeze;
-pub use import::Import;
+pub use import::{Import, Whole};
 pub use iscsi::Lun;
 pub use limits::STALL;
 pub use logs::Logs;

@@ -48,6 +48,8 @@ const PROBING: Duration = Duration::from_secs(660);
 const CONVERTING: Duration = Duration::from_secs(24 * 3600);
 /// systemd's exit status for a unit whose mounts cannot be made (systemd.exec(5), `EXIT_NAMESPACE`).
 const NAMESPACE: u8 = 226;
+/// Where systemd keeps what it was told of a transient unit, for as long as it knows the unit.
+const TRANSIENT: &str = "/run/systemd/transient";
 /// Time for systemd to set a unit up and to take it down, beyond what the program has.
 const AROUND: Duration = Duration::from_secs(60);
 /// Time for a unit to stop: systemd kills after 90 s by itself.
@@ -334,7 +336,7 @@ pub(super) fn exit_status(error: &Error) -> Option<u8> {
 /// Returns the stage that these words are, and how long it may take.
 fn stage(args: &[&str]) -> (&'static str, Duration) {
     match args {
-        [internal::CONVERT, ..] => (CONVERT, CONVERTING),
+        [internal::CONVERT | internal::COPY, ..] => (CONVERT, CONVERTING),
         [_, internal::REMOTE, ..] => (FETCH, CONVERTING),
         [_, internal::SUM, ..] => (SUM, CONVERTING),
         [_, internal::LISTED, ..] => (LIST, PROBING),
@@ -380,7 +382,12 @@ fn credentials(keys: &Keys) -> impl Iterator<Item = String> {
 /// Stops what an agent that was killed in the middle of this image's import has left running.
 pub(super) fn stop_leftovers(image: &ImageName) {
     let units = STAGES.map(|stage| Sandbox::new(image, stage, &[], Duration::ZERO).unit);
-    // Units that are not there are an error for systemctl, and for nobody else.
+    // Asking systemd takes as long as starting a small program.
+    let units: Vec<_> = units.into_iter().filter(|unit| Path::new(TRANSIENT).join(unit).exists()).collect();
+    if units.is_empty() {
+        return;
+    }
+    // Units that are gone meanwhile are an error for systemctl, and for nobody else.
     let _ = Cmd::new(Tool::Systemctl, STOP).args(["--quiet", "stop"]).args(units).run();
 }
 

@@ -18,6 +18,7 @@ use std::{
 };
 
 use super::{
+    blocks::{ALIGN, Buffer, runs},
     header::{self, LARGEST, Packing, START, Screened, bootable_size, only_raw, screen},
     limits::STREAM,
     watch::permyriad,
@@ -30,18 +31,11 @@ use crate::{
 
 /// What is written at once.
 const BUFFER: usize = 1 << 20;
-/// What is left out where it is all zeros: the pool's chunk, or the least that qemu-img looks at would only make more
-/// writes of the same chunks.
-const BLOCK: usize = 64 << 10;
-/// What buffers for `O_DIRECT` are aligned to: a page.
-const ALIGN: usize = 4096;
 /// How often it is told how far it is.
-const TELL: Duration = Duration::from_millis(250);
+pub(super) const TELL: Duration = Duration::from_millis(250);
 /// Largest memory that a packed image may ask for: windows of up to 512 MiB, inside the sandbox's limit.
 const XZ_MEMORY: &str = "--memlimit-decompress=512MiB";
 const ZSTD_MEMORY: &str = "--memory=512MiB";
-
-static ZEROS: [u8; BLOCK] = [0; BLOCK];
 
 /// Unpacks the source onto the device, telling how far it is as qemu-img does, and returns the disk's size.
 ///
@@ -110,8 +104,7 @@ pub(super) enum Start {
 pub(super) struct Writer {
     device: File,
     start: Start,
-    memory: Vec<u8>,
-    from: usize,
+    buffer: Buffer,
     filled: usize,
     at: u64,
 }
@@ -124,9 +117,7 @@ impl Writer {
     }
 
     fn on(device: File, start: Start) -> Self {
-        let memory = vec![0; BUFFER + ALIGN];
-        let from = memory.as_ptr().align_offset(ALIGN).min(ALIGN);
-        Self { device, start, memory, from, filled: 0, at: 0 }
+        Self { device, start, buffer: Buffer::new(BUFFER), filled: 0, at: 0 }
     }
 
     /// Returns how much has been taken in.
@@ -137,8 +128,7 @@ impl Writer {
     pub(super) fn take(&mut self, mut piece: &[u8]) -> Result<()> {
         while !piece.is_empty() {
             let n = piece.len().min(BUFFER - self.filled);
-            let start = self.from + self.filled;
-            self.memory[start..start + n].copy_from_slice(&piece[..n]);
+            self.buffer.bytes()[self.filled..self.filled + n].copy_from_slice(&piece[..n]);
             self.filled += n;
             piece = &piece[n..];
             if self.filled == BUFFER {
@@ -150,18 +140,18 @@ impl Writer {
 
     /// Writes what is gathered, but for blocks of zeros.
     fn flush(&mut self) -> Result<()> {
-        let gathered = &self.memory[self.from..self.from + self.filled];
+        let gathered = &self.buffer.bytes()[..self.filled];
         if self.at == 0 && self.start == Start::Raw {
             only_raw(&gathered[..gathered.len().min(START)])?;
         }
         if self.at + self.filled as u64 > LARGEST.0 {
             return Err(Error::invalid(format!("its disk is larger than {}", LARGEST.human())));
         }
-        for (n, block) in gathered.chunks(BLOCK).enumerate() {
-            if block != &ZEROS[..block.len()] {
-                let at = self.at + (n * BLOCK) as u64;
-                self.device.write_all_at(block, at).attempt(|| format!("write to the volume at {at}"))?;
-            }
+        for run in runs(gathered) {
+            let at = self.at + run.start as u64;
+            self.device
+                .write_all_at(&gathered[run], at)
+                .attempt(|| format!("write to the volume at {at}"))?;
         }
         self.at += self.filled as u64;
         self.filled = 0;
@@ -173,7 +163,7 @@ impl Writer {
         // Before the last write: the device takes whole sectors only, which may be large ones.
         let size = bootable_size(self.at + self.filled as u64)?;
         let padded = self.filled.next_multiple_of(ALIGN);
-        self.memory[self.from + self.filled..self.from + padded].fill(0);
+        self.buffer.bytes()[self.filled..padded].fill(0);
         self.filled = padded;
         self.flush()?;
         self.device.sync_all().attempt(|| "write the volume out".into())?;

@@ -114,7 +114,7 @@ impl Lab {
         let mut heard = vec![];
         let result = import.run(pool, &Cancel::default(), &mut |progress| heard.push(progress));
         self.assert_clean(&import.image.name);
-        (result, heard)
+        (result.map(|whole| whole.found), heard)
     }
 
     /// Makes sure that nothing is left of an import, but for its volume.

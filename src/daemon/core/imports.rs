@@ -6,8 +6,9 @@ use super::{Core, EventKind, ImportOrder, captures::Capture, operator::accepted}
 use crate::{
     control::api::{ImportRequest, Reply},
     error::{Error, Kind, Result},
-    image::Source,
-    model::{ImageId, ImageName, Imported, Manifest, NetDonor, Origin, VolumeState},
+    image::{Source, Whole},
+    model::{ImageId, ImageName, Imported, Manifest, NetDonor, Origin, Tag, VolumeState},
+    plan::Step,
     policy,
     status::ImportProgress,
 };
@@ -126,8 +127,12 @@ impl Core {
         match &progress {
             ImportProgress::Done => {
                 // Who asks for the images next is to find it there.
+                self.ask_volumes("an image was imported");
+                if self.volume(&image.lv_name()).is_some_and(|volume| volume.state == VolumeState::Ready) {
+                    return self.close_import(&image, publish, true);
+                }
                 self.asked.whole.insert(image.name, (publish, 0));
-                return self.ask_volumes("an image was imported");
+                return;
             }
             ImportProgress::Failed { error, .. } => {
                 let cancelled = self.end_import(&image.name);
@@ -145,9 +150,17 @@ impl Core {
         self.imports.insert(image.name.clone(), Import { image, progress });
     }
 
-    /// Notes what a source was, for the manifest.
-    pub(super) fn on_imported(&mut self, image: ImageId, found: Imported) {
-        self.asked.found.insert(image.name, found);
+    /// Notes what a source was, for the manifest, and the image's volume, which no report is needed for: it was made by us.
+    pub(super) fn on_imported(&mut self, image: ImageId, whole: Whole) {
+        let size = whole.volume_size();
+        if let (Some(volumes), Some(size)) = (&mut self.volumes, size) {
+            let vg = &self.config.pool.vg;
+            volumes.after(&Step::CreateImage { image: image.clone(), size }, vg);
+            let (add, remove) = (whole.tags, vec![Tag::Making]);
+            volumes.after(&Step::TagImage { image: image.clone(), add, remove }, vg);
+            self.untended = true;
+        }
+        self.asked.found.insert(image.name, whole.found);
     }
 
     /// Forgets what was asked for; returns whether somebody has cancelled it.
@@ -178,12 +191,17 @@ impl Core {
             }
         }
         for (image, publish, listed) in ended {
-            if listed {
-                self.keep_import(&image);
-            }
-            let cancelled = self.end_import(&image.name);
-            self.tell_import_end(image, publish, listed, cancelled);
+            self.close_import(&image, publish, listed);
         }
+    }
+
+    /// Ends an import whose image is listed, or gone.
+    fn close_import(&mut self, image: &ImageId, publish: bool, listed: bool) {
+        if listed {
+            self.keep_import(image);
+        }
+        let cancelled = self.end_import(&image.name);
+        self.tell_import_end(image.clone(), publish, listed, cancelled);
     }
 
     /// Writes down what was imported.

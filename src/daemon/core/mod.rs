@@ -53,8 +53,8 @@ use crate::{
     control::api::{ImportRequest, Reply, Request},
     error::{Error, Result},
     host::{Host, file},
-    image::Lend,
-    model::{BladeId, Bytes, DonorWord, ImageId, ImageName, Imported, NetDonor},
+    image::{Lend, Whole},
+    model::{BladeId, Bytes, DonorWord, ImageId, ImageName, NetDonor},
     observed::{Session, Volumes},
     policy::{self, chassis::ServiceFile},
     roster::{Presence, Roster, Saved},
@@ -81,7 +81,7 @@ pub enum Event {
     /// The work on an image goes on.
     Work(ImageId, WorkNews),
     /// What was imported is like this; that the import is over comes after it.
-    Imported(ImageId, Imported),
+    Imported(ImageId, Whole),
     /// A running blade stands still, or no more.
     Freeze(BladeId, FreezeNews),
 }

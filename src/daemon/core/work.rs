@@ -246,7 +246,7 @@ impl Core {
         touched.into_iter().for_each(|id| self.converge(id, "its volume changed"));
     }
 
-    fn volume(&self, lv: &crate::model::LvName) -> Option<&Volume> {
+    pub(super) fn volume(&self, lv: &LvName) -> Option<&Volume> {
         self.volumes.as_ref()?.volumes.get(lv)
     }
 

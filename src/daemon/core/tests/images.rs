@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::{
-    model::{ImageId, Volume},
+    image::Whole,
+    model::{ImageId, Role, Tag, Volume},
     plan::Step,
     status::ImageView,
 };
@@ -590,6 +591,36 @@ fn a_proofs_log_is_shown_as_long_as_its_image_is_there() {
 }
 
 #[test]
+fn an_import_is_over_and_listed_as_soon_as_it_is_whole_and_the_next_report_changes_nothing() {
+    let mut bench = Bench::new(sample::config());
+    bench.settle();
+    let request = |name: &str| ImportRequest {
+        name: name.parse().unwrap(),
+        source: "/srv/web.raw".into(),
+        publish: false,
+        sha256: None,
+        checksum: None,
+        unproved: false,
+    };
+    let image: ImageId = "web@1".parse().unwrap();
+    bench.operate(Request::Import(request("web"))).unwrap();
+    bench.host.run(&Step::CreateImage { image: image.clone(), size: Bytes::mib(70) }).unwrap();
+    bench.host.run(&Step::TagImage { image: image.clone(), add: vec![Tag::Mbr], remove: vec![] }).unwrap();
+    bench.host.run(&Step::FinishImage { image: image.clone(), published: false }).unwrap();
+    let (source, size) = ("/srv/web.raw".into(), Some(Bytes::mib(64)));
+    let found = crate::model::Imported { source, format: None, size, sha256: None, caution: None };
+    bench.core.handle(Event::Imported(image.clone(), Whole { found, tags: vec![Tag::Mbr] }));
+    bench.core.handle(Event::Import(image.clone(), false, ImportProgress::Done));
+    let progress = bench.operate(Request::ImportProgress { name: image.name.clone() }).unwrap();
+    assert_eq!(progress, Reply::ImportProgress(ImportProgress::Done), "nobody has reported yet");
+    let known = |bench: &Bench| bench.core.volumes.clone().unwrap().volumes[&image.lv_name()].clone();
+    let before = known(&bench);
+    assert_eq!(before.role, Role::Image { image: image.clone(), published: false, pinned: false, mbr: true });
+    bench.settle();
+    assert_eq!((known(&bench).role, known(&bench).size), (before.role, before.size));
+}
+
+#[test]
 fn what_a_source_was_stands_in_the_manifest_and_what_was_asked_for_where_nobody_saw_it() {
     let mut bench = Bench::new(sample::config());
     let import = |bench: &mut Bench, found: Option<crate::model::Imported>| {
@@ -606,7 +637,7 @@ fn what_a_source_was_stands_in_the_manifest_and_what_was_asked_for_where_nobody_
         bench.host.run(&Step::CreateImage { image: image.clone(), size: Bytes::gib(2) }).unwrap();
         bench.host.run(&Step::FinishImage { image: image.clone(), published: false }).unwrap();
         if let Some(found) = found {
-            bench.core.handle(Event::Imported(image.clone(), found));
+            bench.core.handle(Event::Imported(image.clone(), Whole { found, tags: vec![] }));
         }
         bench.core.handle(Event::Import(image.clone(), false, ImportProgress::Done));
         bench.settle();
