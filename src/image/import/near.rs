@@ -11,7 +11,11 @@ use std::{
 
 use nix::libc::O_DIRECT;
 
-use super::{Import, Job, Writing, least, missing, room_for};
+use super::{
+    Import, Job,
+    fill::{Writing, least, room_for},
+    missing,
+};
 use crate::{
     error::{Context, Error, Kind, Result},
     host::lvm::Lvm,
