@@ -130,6 +130,9 @@ pub struct ImageView {
     pub published: bool,
     /// Whether it is still being imported.
     pub importing: bool,
+    /// Whether its disk has an MBR: it is neither proved nor published before it is sealed.
+    #[serde(default)]
+    pub mbr: bool,
     /// Its size.
     pub size: Bytes,
     /// How much of the pool it takes; `None` where that was not counted.

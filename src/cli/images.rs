@@ -65,6 +65,7 @@ fn state(image: &ImageView) -> String {
         (false, true) if image.pinned && image.default => "published, default (pinned)",
         (false, true) if image.default => "published, default",
         (false, true) => "published",
+        (false, false) if image.mbr => "unpublished, MBR (seal it)",
         (false, false) => "unpublished",
     };
     word.into()

@@ -16,6 +16,7 @@ pub(super) fn images() -> Vec<ImageView> {
         pinned: false,
         published: true,
         importing: false,
+        mbr: false,
         size: Bytes::gib(3),
         space: Some(Space { mapped: Bytes::mib(1200), own: Bytes::mib(300) }),
         disks: 2,
@@ -27,6 +28,7 @@ pub(super) fn images() -> Vec<ImageView> {
     let fresh = ImageView {
         image: "rocky".parse().unwrap(),
         importing: true,
+        mbr: false,
         space: None,
         progress: progress(4321, Some(150)),
         ..debian.clone()
@@ -105,6 +107,9 @@ fn an_imported_image_says_where_from_and_an_unknown_one_that_nobody_knows() {
     assert!(text.contains("published  unproved by the operator, 3 min ago\n"), "{text}");
     detail.view.published = false;
     assert!(!super::super::images::text(&detail, NOW).contains("unproved"), "it was taken back");
+    detail.view.mbr = true;
+    let text = super::super::images::text(&detail, NOW);
+    assert!(text.contains("state      unpublished, MBR (seal it)\n"), "{text}");
     (detail.manifest, detail.view.space, detail.clones) = (None, None, vec![]);
     detail.space_unknown = Some("thin_ls is not installed".into());
     let text = super::super::images::text(&detail, NOW);

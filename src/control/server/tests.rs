@@ -191,6 +191,7 @@ fn an_image() -> ImageView {
         pinned: false,
         published: true,
         importing: false,
+        mbr: false,
         size: Bytes::gib(2),
         space: None,
         disks: 2,

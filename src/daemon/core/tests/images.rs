@@ -616,6 +616,7 @@ fn an_import_is_over_and_listed_as_soon_as_it_is_whole_and_the_next_report_chang
     let known = |bench: &Bench| bench.core.volumes.clone().unwrap().volumes[&image.lv_name()].clone();
     let before = known(&bench);
     assert_eq!(before.role, Role::Image { image: image.clone(), published: false, pinned: false, mbr: true });
+    assert!(bench.images().iter().any(|view| view.image == image && view.mbr && !view.importing));
     bench.settle();
     assert_eq!((known(&bench).role, known(&bench).size), (before.role, before.size));
 }
