@@ -111,7 +111,7 @@ const FIGURES: &[(&str, Option<Bar>, &str)] = &[
     ("image.import.converting", None, "its conversion alone, with its sandbox, beside the same"),
     (
         "image.import.vs_by_hand",
-        None,
+        Some(Bar::Ratio(1.1)),
         "the import, beside `lvcreate`, `qemu-img convert -W` and two `lvchange` by hand",
     ),
     ("image.import.pool_bytes", Some(Bar::Ratio(1.05)), "pool space that it takes, beside the data in it"),
