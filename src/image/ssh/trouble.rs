@@ -27,9 +27,28 @@ pub(super) fn of(remote: &Remote, ended: &Ended, public: impl FnOnce() -> String
             ),
         );
     }
+    if let Some(error) = of_sudo(remote, &ended.stderr) {
+        return error;
+    }
     let words = words(&ended.stderr);
     let why = if words.is_empty() { "it ended without a word".into() } else { words };
     Error::new(Kind::Failed, format!("read from '{host}' by SSH: {why}"))
+}
+
+/// Returns the error of somebody who is not root there and cannot become root.
+fn of_sudo(remote: &Remote, said: &str) -> Option<Error> {
+    let (host, user) = (remote.host(), remote.user());
+    let says = |word: &str| said.contains(word);
+    let way_out = "or let root in by this appliance's key";
+    if says("sudo: not found") || says("sudo: command not found") {
+        let text = format!("'{host}' has no sudo, and {user} is not root there: install sudo, {way_out}");
+        return Some(Error::new(Kind::Missing, text));
+    }
+    says("sudo: a password is required").then(|| {
+        let text =
+            format!("{user} may not use sudo without a password on '{host}': allow it (NOPASSWD), {way_out}");
+        Error::new(Kind::Denied, text)
+    })
 }
 
 /// Returns the error of a host key that nobody has accepted, or that is another than was accepted.
@@ -120,6 +139,17 @@ mod tests {
         assert!(text.contains("as ann") && text.ends_with(": ssh-ed25519 AAAA sheath@box"), "{text}");
         // The same words from a command over there are not ssh's.
         assert_eq!(told("ssh://ann@donor/x", 1, said).0, Kind::Failed);
+    }
+
+    #[test]
+    fn who_cannot_become_root_there_is_told_what_is_missing() {
+        // Recorded: dash's own words come in pieces, with ssh's between them.
+        let said = "main\n: 2: exec: debug1: client_input_channel_req: channel 0 rtype exit-status reply 0\nsudo: not found\n";
+        let (kind, text) = told("ssh://ann@donor/x", 127, said);
+        assert_eq!(kind, Kind::Missing);
+        assert!(text.starts_with("'donor' has no sudo, and ann is not root there"), "{text}");
+        let (kind, text) = told("ssh://ann@donor/x", 1, "sudo: a password is required\n");
+        assert!(kind == Kind::Denied && text.contains("NOPASSWD"), "{text}");
     }
 
     #[test]
