@@ -167,13 +167,15 @@ fn imports_outlive_the_agent(stage: &mut Stage) {
             .appliance
             .ok(&format!("setsid sh -c '{import}; echo status $?' > {SHOWN} 2>&1 < /dev/null &"))
             .unwrap();
-        written(stage, "large");
+        // Its child stands still, so that it cannot be whole before the agent's end.
+        stage.appliance.ok(STAND_STILL).unwrap();
         stage.appliance.ok(end).unwrap();
         // Who has asked for it sees it to its end.
         let shown = until("the command's end", secs(240), || {
             Some(stage.appliance.ok(&format!("cat {SHOWN}")).ok()?).filter(|shown| shown.contains("status "))
         });
-        assert!(shown.unwrap().ends_with("image 'large' is imported, not published\nstatus 0\n"), "{end}");
+        let shown = shown.unwrap();
+        assert!(shown.ends_with("image 'large' is imported, not published\nstatus 0\n"), "{end}: {shown}");
         let images = stage.sheath("images").unwrap();
         let large: Vec<_> = images.as_array().unwrap().iter().map(|image| image["image"].clone()).collect();
         assert_eq!(large, ["large@1", "tiny@1"], "{end}");
@@ -181,7 +183,7 @@ fn imports_outlive_the_agent(stage: &mut Stage) {
         until("its end", secs(60), || (stage.sheath("images").ok()?.as_array()?.len() == 1).then_some(()))
             .unwrap();
     }
-    // Its child stands still, so that it cannot be whole before it is cancelled.
+    // Nor before it is cancelled.
     stage.appliance.ok(&format!("{import} --no-wait; {STAND_STILL}")).unwrap();
     stage.appliance.ok("sheath image cancel large").unwrap();
     let left = "ls -d /var/lib/sheath/import-* 2>/dev/null; systemctl list-units --all --plain --no-legend 'sheath-import-*'";
@@ -189,17 +191,6 @@ fn imports_outlive_the_agent(stage: &mut Stage) {
         let listed = stage.sheath("images").ok()?.as_array()?.len();
         let left = stage.appliance.run(left).ok()?;
         (listed == 1 && left.stdout.trim().is_empty()).then_some(())
-    })
-    .unwrap();
-}
-
-/// Waits until something of the image is on its volume.
-fn written(stage: &mut Stage, image: &str) {
-    until("the import to write", secs(120), || {
-        let images = stage.sheath("images").ok()?;
-        let found = images.as_array()?.iter().find(|found| found["image"] == format!("{image}@1"))?;
-        (found["progress"]["state"] == "writing" && found["progress"]["permyriad"].as_u64()? > 0)
-            .then_some(())
     })
     .unwrap();
 }
