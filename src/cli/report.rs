@@ -1,7 +1,10 @@
 //! How a command fails: the chain of causes, and what to do about it where that is known.
 
 use super::session::Session;
-use crate::error::{Error, Kind};
+use crate::{
+    control::unix::NOT_RUNNING,
+    error::{Error, Kind},
+};
 
 /// Prints `sheath: error: <chain>` and, where one is known, a `fix:` line.
 ///
@@ -34,7 +37,7 @@ fn io_cause(error: &Error) -> Option<&std::io::Error> {
 fn fix(error: &Error) -> Option<&'static str> {
     let chain = error.chain();
     match error.kind() {
-        Kind::Missing if chain.contains("sheathd does not run") => {
+        Kind::Missing if chain.contains(NOT_RUNNING) => {
             Some("systemctl status sheathd says why; a new machine: sheath setup")
         }
         Kind::Timeout if chain.contains("ask sheathd") => Some("look at the agent: journalctl -u sheathd"),

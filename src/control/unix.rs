@@ -25,7 +25,8 @@ use crate::error::{Context, Error, Kind, Result};
 /// What the errors begin with that tell of no answer at all.
 const ASK: &str = "ask sheathd at '";
 const ANSWER: &str = "read sheathd's answer";
-const NOT_RUNNING: &str = "sheathd does not run ('";
+/// What the error begins with where nobody listens.
+pub const NOT_RUNNING: &str = "sheathd does not run ('";
 
 /// Returns whether nobody was there to answer, or went away before the answer was whole: a restart of the agent.
 pub fn is_away(error: &Error) -> bool {

@@ -1,6 +1,15 @@
 //! Blocks of a disk on their way: memory that may go past the page cache, and what of it is worth writing.
 
-use std::ops::Range;
+use std::{
+    fs::File,
+    ops::Range,
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::Path,
+};
+
+use nix::libc::O_DIRECT;
+
+use crate::error::{Context, Result};
 
 /// What is left out where it is all zeros: the pool's chunk, or the least that qemu-img looks at would only make more
 /// writes of the same chunks.
@@ -31,11 +40,36 @@ impl Buffer {
     }
 }
 
+/// Opens a volume to be written to past the page cache: a large image would push everything else out.
+pub(super) fn open(volume: &Path) -> Result<File> {
+    let file = File::options().write(true).custom_flags(O_DIRECT).open(volume);
+    file.attempt(|| format!("open '{}'", volume.display()))
+}
+
+/// Writes a piece to its place on a volume that reads as zeros, but for its blocks of zeros.
+pub(super) fn write(volume: &File, piece: &[u8], at: u64) -> Result<()> {
+    for run in runs(piece) {
+        let at = at + run.start as u64;
+        volume.write_all_at(&piece[run], at).attempt(|| format!("write to the volume at {at}"))?;
+    }
+    Ok(())
+}
+
+/// Makes sure that all that was written is on the disk.
+pub(super) fn sync(volume: &File) -> Result<()> {
+    volume.sync_all().attempt(|| "write the volume out".into())
+}
+
+/// Returns whether a block, or less, is all zeros.
+pub(super) fn is_zero(block: &[u8]) -> bool {
+    block == &ZEROS[..block.len()]
+}
+
 /// Returns the parts of a piece that are to be written: its blocks that are not all zeros, neighbours as one.
-pub(super) fn runs(piece: &[u8]) -> Vec<Range<usize>> {
+fn runs(piece: &[u8]) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = vec![];
     for (block, at) in piece.chunks(BLOCK).zip((0..).step_by(BLOCK)) {
-        if block == &ZEROS[..block.len()] {
+        if is_zero(block) {
             continue;
         }
         match runs.last_mut() {

@@ -91,7 +91,7 @@ impl Capture {
     }
 
     fn capture(&self, host: &dyn Host, lvm: &Lvm, watch: &mut Watch<'_>) -> Result<(Bytes, Vec<Tag>)> {
-        let pool = look(lvm, self.watermark, Bytes(0))?;
+        let pool = look(lvm, self.watermark)?;
         [Tool::Iscsistart, Tool::Partclone].iter().try_for_each(|tool| tool.check())?;
         Workshop::make_while(&self.workshop, Flavour::Donor, |long| watch.wait(long))?;
         let device = self.volume(host, lvm)?;

@@ -10,7 +10,6 @@ use std::{
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
-    time::Instant,
 };
 
 use nix::{
@@ -20,8 +19,8 @@ use nix::{
 };
 
 use super::{
-    blocks::{ALIGN, BLOCK, Buffer, runs},
-    unpack::{TELL, tell},
+    blocks::{self, ALIGN, BLOCK, Buffer},
+    progress::Teller,
 };
 use crate::{
     error::{Context, Error, Result},
@@ -43,18 +42,11 @@ pub(super) fn copy(source: &Path, size: Bytes, device: &File) -> Result<()> {
     let direct = File::options().read(true).custom_flags(O_DIRECT).open(source);
     let file = direct.or_else(|_| File::open(source)).attempt(|| format!("open '{}'", source.display()))?;
     let next = Mutex::new(Next { at: 0, data: 0 });
-    let disk = Disk { file, size: size.0, next };
+    let (disk, mut teller) = (Disk { file, size: size.0, next }, Teller::new(size));
     thread::scope(|scope| {
         let others: Vec<_> = (1..PIECES).map(|_| scope.spawn(|| disk.carry_to(device, |_| Ok(())))).collect();
         // Only here, on the caller's thread: it may hold standard output.
-        let mut told: Option<Instant> = None;
-        let own = disk.carry_to(device, |at| {
-            if told.is_some_and(|told| told.elapsed() < TELL) {
-                return Ok(());
-            }
-            told = Some(Instant::now());
-            tell(at, size)
-        });
+        let own = disk.carry_to(device, |at| teller.at(|| at));
         let others =
             others.into_iter().map(|one| one.join().unwrap_or_else(|e| std::panic::resume_unwind(e)));
         others.fold(own, Result::and)
@@ -64,8 +56,8 @@ pub(super) fn copy(source: &Path, size: Bytes, device: &File) -> Result<()> {
     if end < size.0 {
         return Err(shorter());
     }
-    device.sync_all().attempt(|| "write the volume out".into())?;
-    tell(size.0, size)
+    blocks::sync(device)?;
+    teller.end()
 }
 
 fn shorter() -> Error {
@@ -143,11 +135,7 @@ impl Disk {
         // The device takes whole sectors; the volume has room behind the disk's end, and zeros there.
         let padded = wanted.next_multiple_of(ALIGN);
         piece[wanted..padded].fill(0);
-        for run in runs(&piece[..padded]) {
-            let at = at + run.start as u64;
-            device.write_all_at(&piece[run], at).attempt(|| format!("write to the volume at {at}"))?;
-        }
-        Ok(())
+        blocks::write(device, &piece[..padded], at)
     }
 
     /// Fills the piece as far as it is wanted. Reads are as long as the piece: one past the page cache takes whole pages, and

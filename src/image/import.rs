@@ -149,7 +149,7 @@ impl Job<'_> {
 
     /// Refuses when the pool is above its watermark.
     fn admit(&self) -> Result<PoolUsage> {
-        look(self.lvm, self.import.watermark, Bytes(0))
+        look(self.lvm, self.import.watermark)
     }
 
     /// Returns the sandbox for a hidden subcommand.

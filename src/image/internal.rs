@@ -17,6 +17,7 @@ use super::{
     header::{Format, Packing, Screened, bootable_size, screen},
     iscsi::{Handed, Lun},
     nbd::Export,
+    progress::{self, TELL},
     ssh, unpack,
 };
 use crate::{
@@ -43,8 +44,6 @@ pub(super) const LISTED: &str = "listed";
 
 /// Longest time for a look at all tables of an image, and for an export's answer.
 const LOOK: Duration = Duration::from_secs(600);
-/// How often it is told how far a checksum is.
-const TELL: Duration = Duration::from_millis(250);
 /// qemu-img check: clusters that nothing refers to, which costs room and harms nobody.
 const LEAKS: i32 = 3;
 
@@ -178,7 +177,7 @@ fn sum(algorithm: checksum::Algorithm, source: &Path) -> Result<()> {
 fn convert(word: &str, source: &str, device: &Path) -> Result<()> {
     if let Ok(packing) = word.parse::<Packing>() {
         let size = unpack::unpack(packing, Path::new(source), device)?;
-        return answer(&format!("{}{}", super::progress::SIZE, size.0));
+        return answer(&format!("{}{}", progress::SIZE, size.0));
     }
     let format: Format = word.parse()?;
     let far = Far::of(source)?;
@@ -239,7 +238,7 @@ fn answer(line: &str) -> Result<()> {
 
 /// Reads the disk's size that [`convert`] has told: the import believes no more of it than a size can be.
 pub(super) fn unpacked_size(said: &str) -> Result<Bytes> {
-    let size = said.lines().find_map(|line| line.trim().strip_prefix(super::progress::SIZE)?.parse().ok());
+    let size = said.lines().find_map(|line| line.trim().strip_prefix(progress::SIZE)?.parse().ok());
     size.ok_or_else(|| Error::new(Kind::Failed, "read how large the unpacked image is"))
         .and_then(bootable_size)
 }

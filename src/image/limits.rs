@@ -21,10 +21,10 @@ pub const STALL: Duration = Duration::from_secs(60);
 /// Longer than any stream takes: the sandbox that it runs in has the deadline.
 pub(super) const STREAM: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Returns the pool's fill, or refuses when it is above its watermark, or would be with so much more in it.
-pub(super) fn look(lvm: &Lvm, watermark: u8, more: Bytes) -> Result<PoolUsage> {
+/// Returns the pool's fill, or refuses when it is above its watermark.
+pub(super) fn look(lvm: &Lvm, watermark: u8) -> Result<PoolUsage> {
     let pool = lvm.volumes()?.pool;
-    admit(&with_more(pool, more), watermark).map(|()| pool)
+    admit(&pool, watermark).map(|()| pool)
 }
 
 /// When the pool is to be looked at again: a fast disk must not fill it between two looks.
@@ -53,7 +53,7 @@ impl Guard {
     /// Refuses when the pool is above its watermark, once it is time to look again.
     pub(super) fn admit(&mut self, lvm: &Lvm, written: Bytes) -> Result<()> {
         if self.is_due(written) {
-            *self = Self { written, ..Self::new(look(lvm, self.watermark, Bytes(0))?, self.watermark) };
+            *self = Self { written, ..Self::new(look(lvm, self.watermark)?, self.watermark) };
         }
         Ok(())
     }
@@ -120,6 +120,12 @@ mod tests {
         assert!(!nearly.is_due(Bytes::gib(2)) && nearly.is_due(Bytes(Bytes::gib(2).0 + LEAST_LOOK.0)));
         let full = Guard::new(PoolUsage { data_percent: 95.0, ..pool() }, 90);
         assert!(!full.is_due(Bytes(0)) && full.is_due(LEAST_LOOK));
+    }
+
+    #[test]
+    fn what_an_image_takes_counts_before_it_is_written() {
+        assert!(admit(&with_more(pool(), Bytes::gib(3)), 90).is_ok());
+        assert_eq!(admit(&with_more(pool(), Bytes::gib(4)), 90).unwrap_err().kind(), Kind::Full);
     }
 
     #[test]

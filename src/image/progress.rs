@@ -1,8 +1,16 @@
-//! How far and how fast: reads what qemu-img (and `unpack`) prints for people, `    (12.34/100%)\r`, and measures pace.
+//! How far and how fast: reads what qemu-img prints for people, `    (12.34/100%)\r`, prints the same for what copies itself, and
+//! measures pace.
 
 use std::{
     collections::VecDeque,
+    io::Write,
     time::{Duration, Instant},
+};
+
+use super::watch::permyriad as share;
+use crate::{
+    error::{Context, Result},
+    model::Bytes,
 };
 
 /// The end of output that may be the start of a figure; none is longer.
@@ -12,6 +20,8 @@ const KEPT: usize = 32;
 const END: &str = "/100%)";
 /// What stands before the size that `unpack` tells at its end.
 pub(super) const SIZE: &str = "size ";
+/// How often it is told how far something is.
+pub(super) const TELL: Duration = Duration::from_millis(250);
 /// A pace is that of the last seconds: long enough to be steady, short enough to follow a line that becomes slow.
 const WINDOW: Duration = Duration::from_secs(10);
 /// No pace is told of less than this.
@@ -40,6 +50,40 @@ impl Progress {
     /// Returns what came behind the last figure.
     pub(super) fn rest(&self) -> &str {
         &self.tail
+    }
+}
+
+/// Prints how far it is, as qemu-img does.
+pub(super) struct Teller {
+    total: Bytes,
+    told: Option<Instant>,
+}
+
+impl Teller {
+    pub(super) fn new(total: Bytes) -> Self {
+        Self { total, told: None }
+    }
+
+    /// Tells it now and then.
+    pub(super) fn at(&mut self, done: impl FnOnce() -> u64) -> Result<()> {
+        if self.told.is_some_and(|told| told.elapsed() <= TELL) {
+            return Ok(());
+        }
+        self.told = Some(Instant::now());
+        self.tell(done())
+    }
+
+    /// Tells that it is done.
+    pub(super) fn end(self) -> Result<()> {
+        self.tell(self.total.0)
+    }
+
+    fn tell(&self, done: u64) -> Result<()> {
+        let share = share(Bytes(done), self.total);
+        let mut out = std::io::stdout().lock();
+        write!(out, "    ({}.{:02}/100%)\r", share / 100, share % 100)
+            .and_then(|()| out.flush())
+            .attempt(|| "tell how far it is".into())
     }
 }
 

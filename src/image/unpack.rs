@@ -8,31 +8,22 @@
 //!
 //! Runs inside the sandbox: the program that unpacks is Debian's, its output is a stranger's.
 
-use std::{
-    fs::File,
-    io::{Seek, Write},
-    os::unix::fs::{FileExt, OpenOptionsExt},
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fs::File, io::Seek, path::Path, sync::Arc};
 
 use super::{
-    blocks::{ALIGN, Buffer, runs},
+    blocks::{self, ALIGN, Buffer},
     header::{self, LARGEST, Packing, START, Screened, bootable_size, only_raw, screen},
     limits::STREAM,
-    watch::permyriad,
+    progress::Teller,
 };
 use crate::{
-    error::{Context, Error, Kind, Result},
+    error::{Error, Kind, Result},
     host::cmd::{Cmd, Tool},
     model::Bytes,
 };
 
 /// What is written at once.
 const BUFFER: usize = 1 << 20;
-/// How often it is told how far it is.
-pub(super) const TELL: Duration = Duration::from_millis(250);
 /// Largest memory that a packed image may ask for: windows of up to 512 MiB, inside the sandbox's limit.
 const XZ_MEMORY: &str = "--memlimit-decompress=512MiB";
 const ZSTD_MEMORY: &str = "--memory=512MiB";
@@ -49,19 +40,14 @@ pub(super) fn unpack(packing: Packing, source: &Path, device: &Path) -> Result<B
     };
     let input = Arc::new(header::open(source)?);
     let mut writer = Writer::open(device, Start::Raw)?;
-    let mut told: Option<Instant> = None;
+    let mut teller = Teller::new(size);
     let ended = command(packing).stdin_from(Arc::clone(&input)).run_while(|piece| {
         writer.take(piece)?;
-        if told.is_none_or(|told| told.elapsed() > TELL) {
-            told = Some(Instant::now());
-            tell((&*input).stream_position().unwrap_or_default(), size)?;
-        }
-        Ok(())
+        teller.at(|| (&*input).stream_position().unwrap_or_default())
     });
     ended.map_err(|e| damaged(packing, e))?;
     let unpacked = writer.finish()?;
-    tell(size.0, size)?;
-    Ok(unpacked)
+    teller.end().map(|()| unpacked)
 }
 
 /// Returns the program, which reads the source as its standard input.
@@ -80,15 +66,6 @@ fn damaged(packing: Packing, error: Error) -> Error {
         Kind::Failed => Error::invalid(format!("unpack it ({packing}): damaged or cut short")).because(error),
         _ => error,
     }
-}
-
-/// Tells how far it is: `    (12.34/100%)\r`.
-pub(super) fn tell(done: u64, of: Bytes) -> Result<()> {
-    let permyriad = permyriad(Bytes(done), of);
-    let mut out = std::io::stdout().lock();
-    write!(out, "    ({}.{:02}/100%)\r", permyriad / 100, permyriad % 100)
-        .and_then(|()| out.flush())
-        .attempt(|| "tell how far it is".into())
 }
 
 /// What a stream may begin with.
@@ -111,9 +88,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn open(device: &Path, start: Start) -> Result<Self> {
-        let attempt = || format!("open '{}'", device.display());
-        let file = File::options().write(true).custom_flags(nix::libc::O_DIRECT).open(device);
-        Ok(Self::on(file.attempt(attempt)?, start))
+        blocks::open(device).map(|file| Self::on(file, start))
     }
 
     fn on(device: File, start: Start) -> Self {
@@ -147,12 +122,7 @@ impl Writer {
         if self.at + self.filled as u64 > LARGEST.0 {
             return Err(Error::invalid(format!("its disk is larger than {}", LARGEST.human())));
         }
-        for run in runs(gathered) {
-            let at = self.at + run.start as u64;
-            self.device
-                .write_all_at(&gathered[run], at)
-                .attempt(|| format!("write to the volume at {at}"))?;
-        }
+        blocks::write(&self.device, gathered, self.at)?;
         self.at += self.filled as u64;
         self.filled = 0;
         Ok(())
@@ -166,14 +136,17 @@ impl Writer {
         self.buffer.bytes()[self.filled..padded].fill(0);
         self.filled = padded;
         self.flush()?;
-        self.device.sync_all().attempt(|| "write the volume out".into())?;
+        blocks::sync(&self.device)?;
         Ok(size)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::{
+        io::{Read, Write},
+        time::Duration,
+    };
 
     use proptest::prelude::*;
 

@@ -5,15 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::progress::{Meter, left};
+use super::progress::{Meter, TELL, left};
 use crate::{
     error::{Error, Kind, Result},
     model::{Bytes, Slot},
     status::{ImportProgress, Pace},
 };
-
-/// How often progress is told.
-const TELL: Duration = Duration::from_millis(250);
 
 /// A service manager that ends the agent ends its children too, in no order: a child that has failed may be the first to be
 /// noticed.

@@ -183,6 +183,11 @@ pub struct Volume {
 }
 
 impl Volume {
+    /// Returns whether it is an image with an MBR: no disk can be made of it before it is sealed.
+    pub fn has_mbr(&self) -> bool {
+        matches!(self.role, Role::Image { mbr: true, .. })
+    }
+
     /// Returns what a logical volume's name and tags say it is, or `None` where it is not one of ours.
     pub fn identify(name: &str, tags: &BTreeSet<Tag>) -> Option<(Role, VolumeState)> {
         let state = if tags.contains(&Tag::Making) { VolumeState::Making } else { VolumeState::Ready };

@@ -50,7 +50,7 @@ impl Volumes {
             Step::FinishImage { image, published } => {
                 if let Some(found) = self.volumes.get_mut(&lv) {
                     let pinned = matches!(found.role, Role::Image { pinned: true, .. });
-                    let mbr = matches!(found.role, Role::Image { mbr: true, .. });
+                    let mbr = found.has_mbr();
                     found.role = Role::Image { image: image.clone(), published: *published, pinned, mbr };
                     found.state = VolumeState::Ready;
                 }

@@ -104,7 +104,7 @@ pub fn publication(image: &ImageId, manifest: Option<&Manifest>, unproved: bool)
 /// [`Kind::Invalid`] for one with a master boot record, with what makes a GPT of it.
 pub fn usable(volumes: &Volumes, image: &ImageId) -> Result<()> {
     let found = volumes.volumes.get(&image.lv_name());
-    if found.is_some_and(|volume| matches!(volume.role, Role::Image { mbr: true, .. })) {
+    if found.is_some_and(|volume| volume.has_mbr()) {
         let text = format!("it has an MBR, and a blade's disk must have a GPT: sheath image seal {image}");
         return Err(Error::invalid(text));
     }

@@ -91,7 +91,7 @@ impl Core {
             pinned,
             published,
             importing: volume.state == VolumeState::Making || import.is_some(),
-            mbr: matches!(volume.role, Role::Image { mbr: true, .. }),
+            mbr: volume.has_mbr(),
             size: volume.size,
             space: None,
             disks: self.count(|role| matches!(role, Role::Disk { image, .. } if image == id)),

@@ -111,7 +111,7 @@ impl Lvm {
     /// look, two commands.
     ///
     /// # Errors
-    /// [`Kind::Missing`] where it does not exist, [`Kind::Failed`] where somebody else has it open.
+    /// [`Kind::Missing`] where it does not exist, [`Kind::Busy`] where somebody has it open.
     pub fn complete_image(&self, image: &ImageId, tags: &[Tag]) -> Result<()> {
         let (turn, lv) = (self.turn(), image.lv_name());
         turn.run("lvchange", ["--activate", "n", &self.path(&lv)]).map_err(|e| turn.explain(&lv, e))?;

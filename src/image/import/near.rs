@@ -4,12 +4,10 @@
 use std::{
     fs::File,
     io::{Seek, SeekFrom},
-    os::unix::{fs::OpenOptionsExt, net::UnixStream},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     thread::{self, ScopedJoinHandle},
 };
-
-use nix::libc::O_DIRECT;
 
 use super::{
     Import, Job,
@@ -17,10 +15,10 @@ use super::{
     missing,
 };
 use crate::{
-    error::{Context, Error, Kind, Result},
+    error::{Error, Kind, Result},
     host::lvm::Lvm,
     image::{
-        Source, hand,
+        Source, blocks, hand,
         header::{Format, Packing, Screened, bootable_size},
         internal,
         limits::{look, with_more},
@@ -102,7 +100,7 @@ struct Made {
 
 /// Looks at the pool, and makes a volume for a disk of this size.
 fn make(lvm: &Lvm, import: &Import, size: Option<Bytes>) -> Result<Made> {
-    let pool = look(lvm, import.watermark, Bytes(0))?;
+    let pool = look(lvm, import.watermark)?;
     let volume = size.map(|size| Ok((lvm.create_image(&import.image, room_for(size))?, size)));
     Ok(Made { pool, volume: volume.transpose()? })
 }
@@ -128,14 +126,13 @@ impl Copy<'_, '_> {
             return writing.hear(piece, watch).map(drop);
         }
         self.said.extend_from_slice(piece);
-        if self.found.is_none() && self.said.contains(&b'\n') {
-            let found = self.found.insert(answer(&self.said)?);
-            if let Screened::Disk { format: Format::Raw, virtual_size } = *found {
-                let found = *found;
-                self.begin(found, virtual_size, watch)?;
+        // Gone when it has answered: who waits for a volume in vain goes, too.
+        if let Some(giving) = self.giving.take_if(|_| self.said.contains(&b'\n')) {
+            let found = answer(&self.said)?;
+            self.found = Some(found);
+            if let Screened::Disk { format: Format::Raw, virtual_size } = found {
+                self.begin(&giving, (found, virtual_size), watch)?;
             }
-            // Who waits for a volume in vain goes.
-            self.giving = None;
         }
         if self.said.len() > ANSWER {
             return Err(Error::new(Kind::Failed, "read what the image is: too many words"));
@@ -144,7 +141,12 @@ impl Copy<'_, '_> {
     }
 
     /// Hands the volume over.
-    fn begin(&mut self, found: Screened, size: Bytes, watch: &mut Watch<'_>) -> Result<()> {
+    fn begin(
+        &mut self,
+        giving: &UnixStream,
+        (found, size): (Screened, Bytes),
+        watch: &mut Watch<'_>,
+    ) -> Result<()> {
         let (lvm, import, least) = (self.lvm, self.import, least(self.seen, found));
         let made = self.made()?;
         admit(&with_more(made.pool, least), import.watermark)?;
@@ -158,9 +160,7 @@ impl Copy<'_, '_> {
         };
         made.volume = Some((device.clone(), size));
         let writing = Writing::new(lvm, &device, made.pool, import.watermark)?;
-        let volume = File::options().write(true).custom_flags(O_DIRECT).open(&device);
-        let volume = volume.attempt(|| format!("open '{}'", device.display()))?;
-        self.giving.as_ref().map_or(Ok(()), |giving| hand::give(giving, &volume))?;
+        hand::give(giving, &blocks::open(&device)?)?;
         self.writing = Some(writing);
         Ok(())
     }

@@ -1,20 +1,17 @@
 //! What the agent orders of our program in the sandbox, as JSON on its standard input: neither a path nor a host stands
 //! in arguments, where systemd would look for variables.
 
-use std::{
-    fs::File,
-    io::Read,
-    os::fd::AsFd,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{fs::File, io::Read, os::fd::AsFd, path::Path, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Link, There, What};
 use crate::{
     error::{Context, Error, Kind, Result},
-    image::unpack::{Start, Writer, tell},
+    image::{
+        progress::Teller,
+        unpack::{Start, Writer},
+    },
     model::Bytes,
 };
 
@@ -22,8 +19,6 @@ use crate::{
 const TRIES: u32 = 3;
 /// The pause before the next try, and so much longer each time.
 const PAUSE: Duration = Duration::from_secs(2);
-/// How often it is told how far it is.
-const TELL: Duration = Duration::from_millis(250);
 /// The longest order.
 const LONGEST: u64 = 64 << 10;
 
@@ -95,16 +90,12 @@ fn line(input: &mut File) -> Result<Vec<u8>> {
 fn write(link: &Link, what: &What, device: &Path) -> Result<()> {
     let start = if what.device { Start::Any } else { Start::Raw };
     let mut writer = Writer::open(device, start)?;
-    let (mut told, mut vain, total) = (None::<Instant>, 0, Bytes(what.size));
+    let (mut teller, mut vain) = (Teller::new(Bytes(what.size)), 0);
     loop {
         let (before, mut refused) = (writer.position(), false);
         let ended = link.read(what, before, |piece| {
             writer.take(piece).inspect_err(|_| refused = true)?;
-            if !piece.is_empty() && told.is_none_or(|told| told.elapsed() > TELL) {
-                told = Some(Instant::now());
-                tell(writer.position(), total)?;
-            }
-            Ok(())
+            if piece.is_empty() { Ok(()) } else { teller.at(|| writer.position()) }
         });
         let Err(error) = ended else { break };
         vain = if writer.position() > before { 0 } else { vain + 1 };
@@ -118,5 +109,5 @@ fn write(link: &Link, what: &What, device: &Path) -> Result<()> {
         std::thread::sleep(PAUSE * vain.max(1));
     }
     writer.finish()?;
-    tell(total.0, total)
+    teller.end()
 }

@@ -9,14 +9,15 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     error::{Context, Error, Kind, Result},
-    image::extents::Extent,
+    image::{
+        blocks::{BLOCK, is_zero},
+        extents::Extent,
+    },
     model::Bytes,
 };
 
 /// What is read and hashed at once.
 const PIECE: u64 = 4 << 20;
-/// What is looked at as a whole when zeros are left out.
-const BLOCK: usize = 64 << 10;
 
 /// What is being done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,10 +95,6 @@ fn pieces(extents: &[Extent]) -> impl Iterator<Item = Extent> + '_ {
 
 fn piece_len(len: u64) -> usize {
     usize::try_from(len.min(PIECE)).expect("4 MiB at most")
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| *byte == 0)
 }
 
 /// Returns whether the copy is zero there already: a donor that starts again finds what it wrote before.
