@@ -1,8 +1,9 @@
 //! Imports on threads of their own: started, cancelled, and gone on with after a restart.
 //!
 //! What was asked for is noted in the import's folder before anything is done, for root alone: a URL may have a password
-//! in it. The folder goes with the import's end; a note that is still there is of an import that was cut off with its
-//! agent, which begins again with what is fetched already.
+//! in it. It goes when the line has told the import's end, or when the import is cancelled; a note that is still there is of
+//! an import that was cut off with its agent, or was over and not told: it begins again with what is fetched already, and ends
+//! at once where its image is whole.
 
 use std::{
     collections::BTreeMap,
@@ -85,10 +86,13 @@ impl Imports {
                 }
             }
             ImportOrder::Cancel(name) => {
+                // First of all, so that no agent goes on with it, whatever becomes of this one.
+                Folder::forsake(&self.folder, &name);
                 if let Some(one) = self.running.lock().get(&name) {
                     one.cancel.cancel();
                 }
             }
+            ImportOrder::Forget(name) => Folder::forget(&self.folder, &name),
         }
     }
 
@@ -119,10 +123,6 @@ impl Imports {
                 };
                 unless_finished_before(ended, starts)
             });
-            // An import takes its folder away itself; one that could not begin, and a capture, have nobody else.
-            if !cancel.is_leaving() {
-                Folder::forget(&folder, &image.name);
-            }
             running.lock().remove(&image.name);
             if cancel.is_leaving() {
                 return;

@@ -1,6 +1,7 @@
 //! The folder of one import: what is fetched, what a sandbox sees, what the agent notes for a restart.
 //!
-//! It goes when the import is over, however it ended. What a killed agent has left of it is gone on with.
+//! What is of the work goes when the work is over, however it ended; the note stays until the end was told, so that an agent which
+//! is killed between the two tells it at its next start. What a killed agent has left is gone on with.
 
 use std::{
     fs::{self, DirBuilder, Permissions},
@@ -18,7 +19,7 @@ const PREFIX: &str = "import-";
 /// The agent's note of what was asked for.
 const NOTE: &str = "request.json";
 
-/// A folder for one import, gone with all in it when the import is over.
+/// A folder for one import: what is in it but the agent's note is gone when the work is over.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
 
@@ -65,6 +66,7 @@ impl Folder {
 
     /// Takes the folder of a note away.
     pub fn discard(note: &Path) {
+        let _ = fs::remove_file(note);
         if let Some(folder) = note.parent() {
             drop(Self(folder.to_owned()));
         }
@@ -72,7 +74,12 @@ impl Folder {
 
     /// Takes the folder away, whatever is in it.
     pub fn forget(parent: &Path, image: &ImageName) {
-        drop(Self(of(parent, image)));
+        Self::discard(&of(parent, image).join(NOTE));
+    }
+
+    /// Takes the note away: nobody goes on with the import after a restart.
+    pub fn forsake(parent: &Path, image: &ImageName) {
+        let _ = fs::remove_file(of(parent, image).join(NOTE));
     }
 
     /// Returns where the image is, or a link to it.
@@ -111,8 +118,7 @@ impl Drop for Folder {
     fn drop(&mut self) {
         // Nobody to tell what is left; the next import of this name tries again.
         self.clear_work();
-        let kept = [self.part(), self.part_about(), self.0.join(NOTE)];
-        kept.iter().for_each(|path| drop(fs::remove_file(path)));
+        [self.part(), self.part_about()].iter().for_each(|path| drop(fs::remove_file(path)));
         sweep(&self.0);
         let _ = fs::remove_dir(&self.0);
     }
@@ -185,8 +191,25 @@ mod tests {
         assert!(!parent.path().join("import-other").exists() && parent.path().join("roster.json").exists());
         let folder = Folder::make(parent.path(), &name()).unwrap();
         assert!(folder.part().exists() && !folder.source().exists());
+        let part = folder.part();
         drop(folder);
+        // The work is over, and nobody was told.
+        assert!(!part.exists());
+        assert_eq!(Folder::left(parent.path()).len(), 1);
+        Folder::forget(parent.path(), &name());
         assert!(Folder::left(parent.path()).is_empty() && !parent.path().join("import-debian13").exists());
+    }
+
+    #[test]
+    fn a_forsaken_import_is_nobodys_and_its_work_is_still_its_own() {
+        let parent = tempfile::tempdir().unwrap();
+        let mut note = fs::File::create(Folder::note(parent.path(), &name()).unwrap()).unwrap();
+        note.write_all(b"{}").unwrap();
+        let folder = Folder::make(parent.path(), &name()).unwrap();
+        Folder::forsake(parent.path(), &name());
+        assert!(folder.root().exists());
+        drop(folder);
+        assert!(!parent.path().join("import-debian13").exists());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::{
     folder::Folder,
     header::{Format, Screened, bootable_size},
     internal,
-    limits::{LOOK, look},
+    limits::LOOK,
     sandbox::{Sandbox, Seen, stop_leftovers},
     ssh::There,
     watch::{Cancel, Watch},
@@ -27,7 +27,8 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     host::{lvm::Lvm, ssh::Keys},
-    model::{Bytes, ImageId, Imported, PoolUsage, Tag},
+    model::{Bytes, ImageId, Imported, PoolUsage, Tag, VolumeState},
+    plan::admit,
     status::ImportProgress,
 };
 
@@ -147,9 +148,15 @@ impl Job<'_> {
         }
     }
 
-    /// Refuses when the pool is above its watermark.
+    /// Returns the pool's fill; refuses when it is above its watermark, and where the image is finished: an agent that was killed
+    /// before it could tell that would have the next one fetch it again.
     fn admit(&self) -> Result<PoolUsage> {
-        look(self.lvm, self.import.watermark)
+        let Import { image, watermark, .. } = self.import;
+        let volumes = self.lvm.volumes()?;
+        if volumes.volumes.get(&image.lv_name()).is_some_and(|volume| volume.state == VolumeState::Ready) {
+            return Err(Error::new(Kind::Exists, format!("image '{image}' exists")));
+        }
+        admit(&volumes.pool, *watermark).map(|()| volumes.pool)
     }
 
     /// Returns the sandbox for a hidden subcommand.

@@ -141,6 +141,7 @@ impl Core {
                 let text = format!("import of image '{image}' {how}: {error}");
                 self.journal.tell_image(kind, &image.name, &text);
                 self.ask_volumes("an import failed");
+                self.forget_import(image.name.clone());
             }
             ImportProgress::Awaiting { .. } => self.await_donor(&image),
             ImportProgress::Fetching { .. }
@@ -170,6 +171,11 @@ impl Core {
         self.asked.whole.remove(name);
         self.asked.found.remove(name);
         self.asked.cancelled.remove(name)
+    }
+
+    /// Has the note of an import taken away whose end is told: in the journal, the manifest and the view.
+    fn forget_import(&mut self, name: ImageName) {
+        (self.outside.import)(ImportOrder::Forget(name));
     }
 
     /// Ends the imports whose images the newest report lists.
@@ -202,13 +208,17 @@ impl Core {
         }
         let cancelled = self.end_import(&image.name);
         self.tell_import_end(image.clone(), publish, listed, cancelled);
+        self.forget_import(image.name.clone());
     }
 
     /// Writes down what was imported.
     fn keep_import(&mut self, image: &ImageId) {
         let Some(request) = self.asked.requests.get(&image.name) else { return };
-        // An agent that was killed at its end has seen it, and this one has not.
         let found = self.asked.found.get(&image.name).cloned();
+        // An agent that was killed at the import's end has seen what the source was, and this one has not.
+        if found.is_none() && self.manifests.get(image).is_some() {
+            return;
+        }
         let origin = Origin::Import(found.unwrap_or_else(|| asked_for(request)));
         let (now, published) = (self.now(), request.publish);
         let mut manifest = Manifest::new(image.clone(), now, origin);

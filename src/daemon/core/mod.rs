@@ -97,6 +97,8 @@ pub enum ImportOrder {
     Word(ImageName, DonorWord),
     /// It ends, and nothing stays of it.
     Cancel(ImageName),
+    /// Its end is told, and what it is needs not be remembered for a restart any more.
+    Forget(ImageName),
 }
 
 /// A configuration as read: whole, or its faults.

@@ -73,6 +73,7 @@ fn an_import_is_over_when_its_image_is_listed_and_not_before() {
     bench.core.ask_volumes("test");
     bench.settle();
     assert_eq!(bench.progress(), ImportProgress::Done);
+    assert_eq!(bench.orders(), [ImportOrder::Forget(name())], "now that its end is told");
     let listed = bench.images().into_iter().find(|view| view.image == image()).unwrap();
     assert!(!listed.importing && listed.published && listed.progress.is_none());
 }
@@ -101,7 +102,8 @@ fn the_same_words_again_follow_an_import_that_runs_and_others_are_refused() {
     bench.tell_import(failed.clone());
     assert_eq!(bench.progress(), failed);
     bench.ask_import("/srv/other.raw").unwrap();
-    assert_eq!(bench.orders(), [ImportOrder::Start(image(), request("/srv/other.raw"))]);
+    let [ImportOrder::Forget(_), rest @ ..] = &bench.orders()[..] else { panic!("it is not forgotten") };
+    assert_eq!(rest, [ImportOrder::Start(image(), request("/srv/other.raw"))]);
 }
 
 #[test]
