@@ -10,7 +10,10 @@ use super::{
     answer::{Line, Role},
     check,
     facts::Facts,
-    workshop::{Flavour, Workshop, guest::Guest},
+    workshop::{
+        Flavour, Workshop,
+        guest::{Ended, Guest},
+    },
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -23,7 +26,7 @@ use crate::{
     plan::admit,
 };
 
-/// How often a guest is started that falls silent: one in ten was seen to hang on KVM without
+/// How often a guest is started that falls silent or is lost without a word: one in ten was seen to hang on KVM without
 /// nested page tables, in an appliance that is emulated itself.
 const TRIES: u32 = 3;
 
@@ -92,15 +95,14 @@ impl Work {
             left -= 1;
             let clone = Clone::make(self, lvm)?;
             phase("starting the guest");
-            match self.ask_guest(role, &workshop, &clone, phase) {
-                Err(error) if error.kind() == Kind::Timeout && left > 0 => {
-                    phase("the guest hangs, once more")
-                }
-                told => {
-                    let told = told?;
+            let (told, ended) = self.ask_guest(role, &workshop, &clone, phase)?;
+            match ended {
+                Ended::Answered => {
                     self.cancel.check()?;
                     return then(&clone, told);
                 }
+                Ended::Silent(error) if left == 0 => return Err(error),
+                Ended::Silent(_) => phase("no word of the guest, once more"),
             }
             // Whatever it was at is gone with its clone, or there is no other one.
             drop(clone);
@@ -108,24 +110,24 @@ impl Work {
         }
     }
 
-    /// Runs one guest and returns what it has told.
+    /// Runs one guest and returns what it has told, and how it ended.
     fn ask_guest(
         &self,
         role: Role,
         workshop: &Workshop,
         clone: &Clone<'_>,
         phase: &mut dyn FnMut(&str),
-    ) -> Result<Told> {
+    ) -> Result<(Told, Ended)> {
         let (image, device, folder) = (&self.image, &clone.device, &self.folder);
         let guest = Guest { image, role, workshop, device, folder, cancel: &self.cancel };
         let mut told = Told::default();
-        guest.run(&mut |line| match line {
+        let ended = guest.run(&mut |line| match line {
             Line::Phase { name } => phase(&name),
             Line::Facts(found) => told.facts = Some(*found),
             Line::Changes { changes } => told.changes = changes,
             Line::Failed { .. } | Line::Done => {}
         })?;
-        Ok(told)
+        Ok((told, ended))
     }
 
     /// Returns the workshop; the first work after a kernel's upgrade makes it.

@@ -61,13 +61,21 @@ pub(in crate::image) struct Guest<'a> {
     pub(in crate::image) cancel: &'a Cancel,
 }
 
+/// How a guest ended.
+#[derive(Debug)]
+pub(in crate::image) enum Ended {
+    /// With its last word.
+    Answered,
+    /// Without one: [`Kind::Timeout`] where it fell silent, [`Kind::Failed`] with the console's end where it was lost.
+    Silent(Error),
+}
+
 impl Guest<'_> {
     /// Runs the guest to its end and hands its answer over, line by line.
     ///
     /// # Errors
-    /// What the guest says of itself; [`Kind::Denied`] when it was cancelled; [`Kind::Timeout`] for one that falls silent;
-    /// [`Kind::Failed`] with the console's end where it ends without a word.
-    pub(in crate::image) fn run(&self, on_line: &mut dyn FnMut(Line)) -> Result<()> {
+    /// What the guest says of itself; [`Kind::Denied`] when it was cancelled.
+    pub(in crate::image) fn run(&self, on_line: &mut dyn FnMut(Line)) -> Result<Ended> {
         let mut silence = Silence::begin();
         let place = Place::make(self.folder, self.image)?;
         let node = self.device.canonicalize().attempt(|| format!("find '{}'", self.device.display()))?;
@@ -86,10 +94,11 @@ impl Guest<'_> {
             Ok(())
         });
         match (last, ended) {
+            (_, Err(error)) if broken && error.kind() == Kind::Timeout => Ok(Ended::Silent(error)),
             (_, Err(error)) if broken => Err(error),
             (Some(Line::Failed { error }), _) => Err(Error::new(Kind::Failed, error)),
-            (Some(_), _) => Ok(()),
-            (None, ended) => Err(silent(&place, ended.err())),
+            (Some(_), _) => Ok(Ended::Answered),
+            (None, ended) => Ok(Ended::Silent(lost(&place, ended.err()))),
         }
     }
 
@@ -171,7 +180,7 @@ impl Silence {
 }
 
 /// Returns the error of a guest that ended without a word: QEMU's own, or what stands on its console.
-fn silent(place: &Place, ended: Option<Error>) -> Error {
+fn lost(place: &Place, ended: Option<Error>) -> Error {
     let console = place.last_words(SHOWN);
     let error = Error::new(
         Kind::Failed,
