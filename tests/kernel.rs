@@ -71,7 +71,7 @@ mod workshop;
 
 use std::path::Path;
 
-use sheath_lab::{Appliance, Lab, Payload, Release, Stage, phase::say, secs, until};
+use sheath_lab::{Appliance, Lab, Output, Payload, Release, Stage, phase::say, secs, until};
 
 /// Makes the guest what the tests expect: modules, folders, the product's own program for the import's sandbox.
 const PREPARE: &str = "mkdir -p /etc/target/pr /etc/target/alua \
@@ -84,14 +84,17 @@ const UNPACKERS: [&str; 2] = ["/usr/bin/xz", "/usr/bin/bzip2"];
 const ADD_UNPACKERS: &str = "for program in xz bzip2; do \
     [ -e /usr/bin/$program ] || [ ! -e /payload/$program ] || install -m 755 /payload/$program /usr/bin; done";
 
-/// What is the same on any kernel and takes minutes has its turn on one of them, so that both guests are done at about the same
-/// time: where images come from on the older one; a guest in a guest, and what LVM does at a promotion, on the newer one.
+/// What takes minutes has its turn on one of them, so that both guests are done at about the same time, and a run has an end: where
+/// images come from, conformance, drift and a pool that fills up on the older one; formats, a guest in a guest, and what LVM does at
+/// a promotion on the newer one. The verbs themselves (LIO, LVM, netlink, sessions, crashes) have theirs on both.
 fn left_to_the_other(release: Release) -> &'static str {
     match release {
-        Release::Bookworm => "--skip import:: --skip promote:: --skip proof:: --skip workshop::",
+        Release::Bookworm => {
+            "--skip import:: --skip promote:: --skip proof:: --skip workshop:: --skip adopt:: --skip first_boot::"
+        }
         Release::Trixie => {
             "--skip import_crash:: --skip import_refusals:: --skip import_sources:: --skip import_ssh:: \
-             --skip import_iscsi:: --skip freeze::"
+             --skip import_iscsi:: --skip freeze:: --skip conformance:: --skip drift:: --skip full::"
         }
     }
 }
@@ -99,8 +102,10 @@ fn left_to_the_other(release: Release) -> &'static str {
 /// Puts before each line at which second it came.
 const CLOCK: &str = r#"while IFS= read -r line; do printf "%5d %s\n" $SECONDS "$line"; done"#;
 
-/// Emulated, all of it has taken a quarter of an hour; a neighbour on the same cores may double that.
-const BOUND: std::time::Duration = secs(2400);
+/// Emulated, all of it has taken a quarter of an hour; a neighbour on the same cores may double that, and a slow machine once more.
+const BOUND: std::time::Duration = secs(3600);
+/// So many tests may fail and be tried once more: more than that is no chance.
+const FEW: usize = 2;
 
 #[test]
 fn kernel_6_12() {
@@ -241,6 +246,24 @@ fn run_on(release: Release) {
     // Whoever names tests wants them on the kernel that he names, too.
     let which =
         std::env::var("SHEATH_TESTS").unwrap_or_else(|_| format!("{} vm_", left_to_the_other(release)));
+    say(&format!("Linux {}", version.trim()));
+    let output = run_tests(&mut appliance, &which);
+    say(&format!("the slowest of them: {}", slowest(&output.stdout).join(", ")));
+    let failed = failed(&output.stdout);
+    if output.code != 0 && (1..=FEW).contains(&failed.len()) {
+        // Emulated, a machine that others use too is late for a bound now and then, and loses a guest's guest. Twice in a row is
+        // no chance.
+        say(&format!("FAILED ONCE on Linux {}, and tried again: {}", version.trim(), failed.join(", ")));
+        let again = run_tests(&mut appliance, &format!("--exact {}", failed.join(" ")));
+        assert_eq!(again.code, 0, "tests failed in the guest, and once more: {}", failed.join(", "));
+        return;
+    }
+    assert_eq!(output.code, 0, "tests failed in the guest: {}", failed.join(", "));
+    assert!(output.stdout.contains("test result: ok"), "no test ran in the guest");
+}
+
+/// Runs the tests that these words choose, and shows what they say.
+fn run_tests(appliance: &mut Appliance, which: &str) -> Output {
     let tests = format!(
         "SHEATH_GUEST=1 SHEATH_TEST_DISK=/dev/vdb /payload/kernel --ignored --test-threads=1 {which} 2>&1"
     );
@@ -250,10 +273,17 @@ fn run_on(release: Release) {
         Ok(output) => output,
         Err(error) => panic!("{error}\n{}", appliance.plight()),
     };
-    say(&format!("Linux {}\n{}", version.trim(), output.stdout));
-    say(&format!("the slowest of them: {}", slowest(&output.stdout).join(", ")));
-    assert_eq!(output.code, 0, "tests failed in the guest");
-    assert!(output.stdout.contains("test result: ok"), "no test ran in the guest");
+    say(&output.stdout);
+    output
+}
+
+/// Returns the tests that the runner's own list of failures names: the last one in what it said.
+fn failed(said: &str) -> Vec<&str> {
+    let lines: Vec<_> = said.lines().filter_map(|line| line.trim_start().split_once(' ')).collect();
+    let from =
+        lines.iter().rposition(|(_, line)| line.trim() == "failures:").map_or(lines.len(), |at| at + 1);
+    let listed = lines[from..].iter().map(|(_, line)| line.trim());
+    listed.take_while(|line| !line.starts_with("test result:")).filter(|line| line.contains("::")).collect()
 }
 
 /// Returns the ten tests that took longest, with how long. A test lasts until the last line before the next one's.
@@ -287,6 +317,14 @@ fn the_slowest_tests_are_found_by_the_clock_before_each_line() {
     let said = "    0 running 3 tests\n    7 test a::vm_one ... ok\n    8 test b::vm_two ... it says\n   20 ok\n\
                 22 test c::vm_three ... FAILED\n   22 \nno time\n";
     assert_eq!(slowest(said), ["13 s b::vm_two", "7 s a::vm_one", "2 s c::vm_three"]);
+}
+
+#[test]
+fn what_failed_is_read_from_the_runners_own_list() {
+    let said = "    9 test a::vm_one ... FAILED\n    9 failures:\n    9 ---- a::vm_one stdout ----\n    9 thread panicked: x::y\n\
+                9 failures:\n    9     a::vm_one\n    9     b::vm_two\n    9 \n    9 test result: FAILED. 1 passed; c::d\n";
+    assert_eq!(failed(said), ["a::vm_one", "b::vm_two"]);
+    assert_eq!(failed("    9 test a::vm_one ... ok\n    9 test result: ok. 1 passed\n"), Vec::<&str>::new());
 }
 
 #[test]

@@ -226,14 +226,11 @@ fn vm_import_unpacks_a_raw_disk_and_cuts_its_volume_to_size() {
             Kind::Invalid,
             "damaged or cut short",
         );
-        lab.sh(&format!("{tool} -c disk.qcow2 > packed"));
-        assert_refused(
-            lab.import(&name, &lab.text("packed")).0,
-            &name,
-            Kind::Invalid,
-            "a qcow2 disk is packed",
-        );
     }
+    // What comes out of them is looked at by the same piece of ours, whatever has unpacked it.
+    lab.sh("gzip -c disk.qcow2 > packed");
+    let packed = lab.import("a-qcow2", &lab.text("packed")).0;
+    assert_refused(packed, "a-qcow2", Kind::Invalid, "a qcow2 disk is packed");
 }
 
 /// What a program in the place of ours sees and may do.
