@@ -381,7 +381,11 @@ fn credentials(keys: &Keys) -> impl Iterator<Item = String> {
 
 /// Stops what an agent that was killed in the middle of this image's import has left running.
 pub(super) fn stop_leftovers(image: &ImageName) {
-    let units = STAGES.map(|stage| Sandbox::new(image, stage, &[], Duration::ZERO).unit);
+    stop_left(STAGES.map(|stage| Sandbox::new(image, stage, &[], Duration::ZERO).unit));
+}
+
+/// Stops those of these units that are there, and returns when they have ended.
+pub(super) fn stop_left(units: impl IntoIterator<Item = String>) {
     // Asking systemd takes as long as starting a small program.
     let units: Vec<_> = units.into_iter().filter(|unit| Path::new(TRANSIENT).join(unit).exists()).collect();
     if units.is_empty() {

@@ -22,6 +22,7 @@ use crate::{
         cmd::{Cmd, Tool},
         file,
     },
+    image::sandbox::stop_left,
 };
 
 /// The hidden subcommand that fills a folder: `internal-build-workshop FOLDER FLAVOUR`.
@@ -176,6 +177,8 @@ impl Workshop {
 /// Makes it under another name, and gives it its own when it is whole.
 fn build_in(workshops: &Path, flavour: Flavour) -> Result<()> {
     Tool::Mkinitramfs.check()?;
+    // An agent that was killed leaves it at work, in the very folder, and systemd starts no second one of its name.
+    stop_left([UNIT.to_owned()]);
     let (whole, partial) = (workshops.join(key()?), workshops.join("partial"));
     let attempt = || format!("make '{}'", partial.display());
     // One kernel and one program at a time: the others are of no use any more.
