@@ -21,8 +21,10 @@ use crate::{
     status::Millis,
 };
 
-/// How often the progress of an import is asked for: a small one takes a second or two, and a question some microseconds.
+/// How soon the progress of an import is asked for again, at first: a small one takes a second or two.
 const POLL: Duration = Duration::from_millis(100);
+/// How soon in the end: a capture may wait for its donor for days.
+const LAZY: Duration = Duration::from_secs(1);
 /// How long an agent may be away before what was being watched is given up: a restart with a thousand targets.
 const AWAY: Duration = Duration::from_secs(60);
 
@@ -46,7 +48,9 @@ pub(crate) struct Session<'a> {
     pub(super) terminal: bool,
     /// When the command began.
     pub(super) now: Millis,
-    /// How long to wait between two looks at something that goes on.
+    /// Since when it looks at something that goes on.
+    pub(super) begun: Instant,
+    /// How long to wait between two looks at it, at first.
     pub(super) poll: Duration,
     /// How long the agent may be away meanwhile.
     pub(super) away: Duration,
@@ -70,6 +74,7 @@ impl<'a> Session<'a> {
             json: globals.json,
             terminal: std::io::stdin().is_terminal() && std::io::stderr().is_terminal(),
             now: now(),
+            begun: Instant::now(),
             poll: POLL,
             away: AWAY,
         }
@@ -185,14 +190,34 @@ impl<'a> Session<'a> {
     pub(super) fn pause(&self) {
         #[allow(
             clippy::disallowed_methods,
-            reason = "the API has no event to wait for here; the wait is POLL"
+            reason = "the API has no event to wait for here; the wait is POLL, and later LAZY"
         )]
-        std::thread::sleep(self.poll);
+        std::thread::sleep(patience(self.begun.elapsed(), self.poll));
     }
+}
+
+/// Returns how long to wait for the next look at what has gone on for so long: who waits for a hundredth of it is not late.
+fn patience(gone_on: Duration, first: Duration) -> Duration {
+    (gone_on / 100).clamp(first, LAZY.max(first))
 }
 
 /// Returns the time.
 pub(super) fn now() -> Millis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lasts_is_looked_at_less_often() {
+        let after = |seconds| patience(Duration::from_secs(seconds), POLL);
+        assert_eq!(
+            [after(0), after(10), after(50), after(86400)],
+            [POLL, POLL, Duration::from_millis(500), LAZY]
+        );
+        assert_eq!(patience(Duration::from_secs(86400), Duration::ZERO), LAZY);
+    }
 }

@@ -127,6 +127,7 @@ fn run(agent: &Agent, words: &str, typed: Option<&str>) -> Ran {
         color_err: false,
         terminal: typed.is_some(),
         now: NOW,
+        begun: std::time::Instant::now(),
         poll: Duration::ZERO,
         away: if agent.lasting { Duration::ZERO } else { Duration::from_secs(60) },
     };

@@ -106,6 +106,7 @@ fn run_setup(machine: &Machine, words: &str, typed: Option<&str>) -> (String, Re
         color_err: false,
         terminal: typed.is_some(),
         now: 0,
+        begun: std::time::Instant::now(),
         poll: Duration::ZERO,
         away: Duration::ZERO,
     };
