@@ -57,11 +57,11 @@ const PROMISES: &[Promise] = &[
     ("inside the blade: its name, a grown root, the initiator name we gave", looks_inside),
     ("the journal and udev know the blade by its slot", tells_journal_and_udev),
     ("sheathd killed while the blade writes: no I/O error, and it converges", survives_kill),
+    ("a blade's reboot does not hang", reboots),
     (
         "a server that starts in a slot copies its own disk, whether the agent is there or not",
         captured::is_copied,
     ),
-    ("a blade's reboot does not hang", reboots),
     ("the server's disk has become an image, and was only read", captured::is_verified),
     (
         "what is not proved is not published; one command seals, proves and publishes",

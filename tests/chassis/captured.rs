@@ -48,7 +48,12 @@ pub(super) fn is_ordered(story: &mut Story) {
 
 pub(super) fn is_copied(story: &mut Story) {
     let begin = Instant::now();
-    until("the donor's Linux to be made", MAKING_BOUND, || is_at(story, "awaiting")).unwrap();
+    until("the donor's Linux to be made", MAKING_BOUND, || {
+        // A question is work, too, for the one emulated machine that makes it.
+        story.run("sleep 5");
+        is_at(story, "awaiting")
+    })
+    .unwrap();
     done("   the donor's Linux is made", begin.elapsed());
     let spec = donor(story);
     story.donor = Some(Blade::power_on(&story.stage.lab, spec).unwrap());
