@@ -56,8 +56,8 @@ const PROMISES: &[Promise] = &[
     ("a BIOS blade is prompted, installed, restarted, and boots its own disk", boots_bios),
     ("inside the blade: its name, a grown root, the initiator name we gave", looks_inside),
     ("the journal and udev know the blade by its slot", tells_journal_and_udev),
-    ("sheathd killed while the blade writes: no I/O error, and it converges", survives_kill),
     ("a blade's reboot does not hang", reboots),
+    ("sheathd killed while the blade writes: no I/O error, and it converges", survives_kill),
     (
         "a server that starts in a slot copies its own disk, whether the agent is there or not",
         captured::is_copied,
