@@ -112,7 +112,7 @@ pub(super) fn begins_to_be_offered(story: &mut Story) {
 }
 
 pub(super) fn is_offered(story: &mut Story) {
-    let told = story.proved("offer", OFFER, CAPTURED);
+    let Some(told) = story.proved("offer", OFFER, CAPTURED) else { return };
     assert!(told.contains("image 'db@2' is offered to blades") && told.contains("boots by BIOS"), "{told}");
     removes_the_donors_identity(story);
     let log = story.as_written("sheath image log db").ok().unwrap();
