@@ -5,7 +5,10 @@
 
 use std::net::SocketAddrV4;
 
-use nix::sys::socket::{setsockopt, sockopt::IpFreebind};
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    socket::{setsockopt, sockopt::IpFreebind},
+};
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::error::{Context, Result};
@@ -24,6 +27,15 @@ pub(super) fn bind(at: SocketAddrV4) -> Result<TcpListener> {
     setsockopt(&socket, IpFreebind, &true).attempt(what)?;
     socket.bind(at.into()).attempt(what)?;
     socket.listen(BACKLOG).attempt(what)
+}
+
+/// Raises the limit of open files to what the system allows: each waiting blade holds two.
+pub(super) fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(e) = raised {
+        log::warn!("the limit of open files stays as it is: {e}");
+    }
 }
 
 #[cfg(test)]

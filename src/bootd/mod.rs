@@ -5,7 +5,6 @@
 //! sheathd what any blade may ask.
 
 mod listen;
-mod privileges;
 
 use std::{net::SocketAddrV4, path::PathBuf, time::Duration};
 
@@ -25,6 +24,7 @@ use crate::{
         server::{self, Limits},
     },
     error::{Context, Error, Kind, Result},
+    host::privileges,
 };
 
 /// Answers the blades' iPXE over HTTP, asking sheathd what each may do.
@@ -48,8 +48,8 @@ pub struct Args {
 /// An address that cannot be listened on, or capabilities that cannot be given away.
 pub fn run(args: &Args) -> Result<()> {
     // Capabilities are per thread: they go while there is only this one.
-    privileges::drop_all()?;
-    privileges::raise_file_limit();
+    privileges::keep(&[])?;
+    listen::raise_file_limit();
     let runtime =
         Builder::new_current_thread().enable_all().build().attempt(|| "start the event loop".to_owned())?;
     runtime.block_on(serve(args))

@@ -15,6 +15,7 @@ pub mod lio;
 pub mod live;
 pub mod lvm;
 pub mod netlink;
+pub mod privileges;
 pub mod service;
 pub mod sim;
 pub mod ssh;
