@@ -76,6 +76,9 @@ const PIECES_WAITING: usize = 16;
 /// Largest piece of output: what a pipe holds.
 const PIECE: usize = 64 << 10;
 
+/// How long a tool that was killed may take to be gone.
+const DYING: Duration = Duration::from_secs(5);
+
 /// Longest part of standard error that an error message carries.
 const STDERR_SHOWN: usize = 2000;
 
@@ -168,7 +171,7 @@ impl Cmd {
     /// Runs the tool, hands over its standard output as it comes, for as long as who takes it wants more.
     ///
     /// # Errors
-    /// As [`Cmd::run`]; the taker's own error, by which the tool is killed with its whole process group.
+    /// As [`Cmd::run`]; the taker's own error, by which the tool is killed with its whole process group, and gone.
     pub fn run_while(self, on_output: impl FnMut(&[u8]) -> Result<()>) -> Result<String> {
         let (status, stderr) = self.follow(on_output)?;
         self.judge(status, stderr)
@@ -185,11 +188,9 @@ impl Cmd {
     }
 
     /// Runs the tool to its end, and returns its status and its standard error.
-    fn follow(&self, mut on_output: impl FnMut(&[u8]) -> Result<()>) -> Result<(ExitStatus, String)> {
+    fn follow(&self, on_output: impl FnMut(&[u8]) -> Result<()>) -> Result<(ExitStatus, String)> {
         let mut child = self.spawn()?;
         let group = Pid::from_raw(i32::try_from(child.id()).expect("a process id fits"));
-        // Threads are left to end by themselves: a child in D state cannot be waited for.
-        let kill = || killpg(group, Signal::SIGKILL).unwrap_or(());
         let (tell, told) = mpsc::sync_channel(PIECES_WAITING);
         let input = match &self.stdin {
             Input::Bytes(bytes) => bytes.clone(),
@@ -197,28 +198,36 @@ impl Cmd {
         };
         let helpers = attend(&mut child, input, &tell);
         let waiter = thread::spawn(move || tell.send(Told::Exit(child.wait())).unwrap_or(()));
+        let heard = self.hear(&told, on_output).inspect_err(|_| {
+            killpg(group, Signal::SIGKILL).unwrap_or(());
+            wait_for_the_killed(&told);
+        });
+        let (status, stderr) = heard?;
+        helpers.into_iter().chain([waiter]).for_each(|helper| helper.join().unwrap_or(()));
+        Ok((status.attempt(|| format!("wait for {self}"))?, stderr))
+    }
+
+    /// Hears the tool until it has ended and all its pipes are closed.
+    fn hear(
+        &self,
+        told: &mpsc::Receiver<Told>,
+        mut on_output: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<(std::io::Result<ExitStatus>, String)> {
         let deadline = Instant::now() + self.timeout;
         let (mut status, mut stderr) = (None, String::new());
-        // The channel closes when the tool has ended and all its pipes are closed.
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match told.recv_timeout(self.tick.map_or(left, |tick| tick.min(left))) {
-                Ok(Told::Chunk(bytes)) => on_output(&bytes).inspect_err(|_| kill())?,
+                Ok(Told::Chunk(bytes)) => on_output(&bytes)?,
                 Ok(Told::Errors(text)) => stderr = text,
                 Ok(Told::Exit(result)) => status = Some(result),
-                Err(mpsc::RecvTimeoutError::Disconnected) => break,
-                Err(mpsc::RecvTimeoutError::Timeout) if Instant::now() < deadline => {
-                    on_output(&[]).inspect_err(|_| kill())?;
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    return Ok((status.expect("the channel closes after the exit"), stderr));
                 }
-                Err(mpsc::RecvTimeoutError::Timeout) => {
-                    kill();
-                    return Err(self.overdue());
-                }
+                Err(mpsc::RecvTimeoutError::Timeout) if Instant::now() < deadline => on_output(&[])?,
+                Err(mpsc::RecvTimeoutError::Timeout) => return Err(self.overdue()),
             }
         }
-        helpers.into_iter().chain([waiter]).for_each(|helper| helper.join().unwrap_or(()));
-        let status = status.expect("the channel closes after the exit");
-        Ok((status.attempt(|| format!("wait for {self}"))?, stderr))
     }
 
     fn overdue(&self) -> Error {
@@ -269,6 +278,18 @@ impl Cmd {
         let from = stderr.len().saturating_sub(STDERR_SHOWN);
         let tail = stderr.get(from..).unwrap_or(&stderr).trim().replace('\n', "; ");
         Err(Error::new(Kind::Failed, format!("run {self}: {status}: {tail}")))
+    }
+}
+
+/// Waits until a tool that was killed is gone, and with it whatever it had open. Not for long: one in D state stays, and its
+/// threads end when it does.
+fn wait_for_the_killed(told: &mpsc::Receiver<Told>) {
+    let deadline = Instant::now() + DYING;
+    loop {
+        match told.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(Told::Exit(_)) | Err(_) => return,
+            Ok(_) => {}
+        }
     }
 }
 
@@ -374,5 +395,17 @@ mod tests {
         let error = sh("sleep 60 & sleep 60", Duration::from_millis(200)).run().unwrap_err();
         assert_eq!(error.kind(), Kind::Timeout);
         assert!(begin.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_tool_that_was_killed_is_gone_with_what_it_had_open() {
+        let mut said = String::new();
+        let ended = sh("echo $$; exec sleep 60", Duration::from_secs(30)).run_while(|piece| {
+            said.push_str(&String::from_utf8_lossy(piece));
+            Err(Error::new(Kind::Denied, "enough"))
+        });
+        assert_eq!(ended.unwrap_err().to_string(), "enough");
+        let process = std::path::Path::new("/proc").join(said.trim());
+        assert!(!process.exists(), "{} is still there", process.display());
     }
 }
