@@ -17,6 +17,8 @@ use crate::{
     plan::Step,
 };
 
+/// How often a guest is started that falls silent: a machine that is itself emulated loses one now and then.
+const STARTS: usize = 3;
 /// How much of a console's end an error shows.
 const SHOWN: usize = 400;
 
@@ -56,10 +58,10 @@ impl Trial {
         Tool::Qemu.check().map_err(|e| e.while_doing(what()))?;
         phase("making its disk and target");
         let seen = self.make(host, cancel).and_then(|()| {
-            phase("booting over the network");
             let Self { image, firmware, mac, portal, .. } = self;
             let (firmware, mac, portal) = (*firmware, *mac, *portal);
-            Netboot { image, firmware, script: &self.script, mac, portal, folder, cancel }.run()
+            let netboot = Netboot { image, firmware, script: &self.script, mac, portal, folder, cancel };
+            boot(phase, || netboot.run())
         });
         phase("taking disk and target away");
         // Each of them, whatever becomes of the others; what stays is half-made, and the agent takes it away.
@@ -91,6 +93,46 @@ impl Trial {
                 let why = seen.end.as_ref().map(Error::chain).unwrap_or_default();
                 Err(Error::new(Kind::Failed, text).because(why))
             }
+        }
+    }
+}
+
+/// Starts the guest, and once more where it has fallen silent.
+fn boot(phase: &mut dyn FnMut(&str), start: impl Fn() -> Result<Seen>) -> Result<Seen> {
+    let mut left = STARTS;
+    loop {
+        left -= 1;
+        phase("booting over the network");
+        let seen = start()?;
+        if !seen.silent || left == 0 {
+            return Ok(seen);
+        }
+        phase("no word of the guest, once more");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn a_guest_that_falls_silent_is_started_again_and_not_for_ever() {
+        let seen = |silent: bool| Seen {
+            prompt: (!silent).then_some(Duration::from_secs(9)),
+            console: vec![],
+            end: silent.then(|| Error::new(Kind::Timeout, "silent")),
+            silent,
+        };
+        for (silences, starts, well) in [(0, 1, true), (2, 3, true), (5, STARTS, false)] {
+            let (mut phases, begun) = (vec![], Cell::new(0));
+            let ended = boot(&mut |phase| phases.push(phase.to_owned()), || {
+                begun.set(begun.get() + 1);
+                Ok(seen(begun.get() <= silences))
+            });
+            assert_eq!((begun.get(), ended.unwrap().prompt.is_some()), (starts, well));
+            assert_eq!(phases.iter().filter(|phase| phase.contains("once more")).count(), starts - 1);
         }
     }
 }

@@ -36,6 +36,9 @@ const OVMF_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 const MEMORY_MIB: u32 = 1024;
 /// Longest time until the login prompt where the processor is emulated.
 const LIMIT: Duration = Duration::from_secs(3600);
+/// Longest silence of its console. From a boot loader to a prompt some systems say nothing, which takes two minutes where the
+/// appliance is itself emulated; a guest that its machine has lost says nothing for ever.
+const SILENCE: Duration = Duration::from_secs(600);
 /// What a getty writes.
 const PROMPT: &[u8] = b"login:";
 
@@ -67,6 +70,8 @@ pub(in crate::image) struct Seen {
     pub(in crate::image) console: Vec<u8>,
     /// Why it ended, where no prompt came.
     pub(in crate::image) end: Option<Error>,
+    /// Whether it was given up because it said nothing any more.
+    pub(in crate::image) silent: bool,
 }
 
 impl Netboot<'_> {
@@ -82,13 +87,17 @@ impl Netboot<'_> {
         let variables = self.variables(&place)?;
         let sandbox = self.sandbox(&place, &boot, variables.as_deref());
         sandbox.stop();
-        let (begin, mut console, mut prompt) = (Instant::now(), Console::default(), None);
+        let (begin, mut console, mut prompt) = (Instant::now(), Console::begin(), None);
         let ended = sandbox.run(vec![], |piece| {
             self.cancel.check()?;
             if console.take(piece) {
                 prompt = Some(begin.elapsed());
                 // There is nothing more to be seen: an error is what ends the unit.
                 return Err(Error::new(Kind::Exists, "the prompt is there"));
+            }
+            if console.is_silent() {
+                let seconds = SILENCE.as_secs();
+                return Err(Error::new(Kind::Timeout, format!("it has said nothing for {seconds} s")));
             }
             Ok(())
         });
@@ -98,7 +107,8 @@ impl Netboot<'_> {
         if prompt.is_none() {
             self.cancel.check()?;
         }
-        Ok(Seen { prompt, console: console.log, end })
+        let silent = prompt.is_none() && console.is_silent();
+        Ok(Seen { prompt, console: console.log, end, silent })
     }
 
     /// Makes the firmware's own store of variables.
@@ -146,16 +156,30 @@ impl Netboot<'_> {
 }
 
 /// What a console has said so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Console {
     log: Vec<u8>,
     tail: Vec<u8>,
+    /// When it last said something.
+    heard: Instant,
 }
 
 impl Console {
+    fn begin() -> Self {
+        Self { log: vec![], tail: vec![], heard: Instant::now() }
+    }
+
+    /// Returns whether it says nothing any more.
+    fn is_silent(&self) -> bool {
+        self.heard.elapsed() > SILENCE
+    }
+
     /// Takes in a piece; returns whether the prompt is there by now. A log that is full takes no more: the prompt is looked
     /// for all the same.
     fn take(&mut self, piece: &[u8]) -> bool {
+        if !piece.is_empty() {
+            self.heard = Instant::now();
+        }
         let room = LONGEST.saturating_sub(self.log.len());
         self.log.extend_from_slice(&piece[..piece.len().min(room)]);
         self.tail.extend_from_slice(piece);
@@ -191,19 +215,29 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_that_says_nothing_any_more_is_told_from_one_that_is_slow() {
+        let long_ago = || Instant::now().checked_sub(SILENCE + Duration::from_secs(1)).unwrap();
+        let mut console = Console { heard: long_ago(), ..Console::begin() };
+        console.take(b"");
+        assert!(console.is_silent(), "nothing is no word");
+        console.take(b".");
+        assert!(!console.is_silent());
+    }
+
+    #[test]
     fn a_prompt_is_seen_wherever_the_console_is_cut() {
         for cut in 1..12 {
-            let (text, mut console) = (b"\r\nblade login: ", Console::default());
+            let (text, mut console) = (b"\r\nblade login: ", Console::begin());
             let seen: Vec<bool> = text.chunks(cut).map(|piece| console.take(piece)).collect();
             assert!(seen.contains(&true), "{cut}");
             assert_eq!(console.log, text);
         }
-        assert!(!Console::default().take(b"log in: Login"));
+        assert!(!Console::begin().take(b"log in: Login"));
     }
 
     #[test]
     fn a_console_that_never_ends_is_cut_off_and_still_looked_at() {
-        let mut console = Console::default();
+        let mut console = Console::begin();
         for _ in 0..300 {
             assert!(!console.take(&[b'x'; 8192]));
         }
