@@ -67,6 +67,7 @@ pub(crate) fn volumes() -> Volumes {
         size: Bytes::gib(2),
         device: "/dev/sheath/sheath-img-debian13".into(),
         active: true,
+        writable: false,
         used_percent: Some(40.0),
     };
     let mut all = Volumes::default();

@@ -133,6 +133,7 @@ fn volume_of(n: usize) -> Volume {
         size: Bytes::gib(1),
         device: Path::new(GROUP).join(id.lv_name().as_str()),
         active: true,
+        writable: true,
         used_percent: Some(1.0),
     }
 }

@@ -24,26 +24,22 @@ const SIZE: u64 = 2048 * MIB;
 const DATA: u64 = 400 * MIB;
 const FILE: &str = "/var/tmp/bench-import.raw";
 const GROUP: &str = "sheath";
-/// Where the units are that an import's sandboxes run in.
-const UNITS: &str = "/sys/fs/cgroup/system.slice";
-/// The unit that does what qemu-img alone does; its name is there for as long as it is.
-const CONVERTING: &str = "sheath-import-bench-convert.service";
 /// Often enough to see what an import needs at its most, and no load beside it.
-const EVERY: Duration = Duration::from_millis(50);
+const EVERY: Duration = Duration::from_millis(200);
 
 /// `image.import.*`: medians over the rounds.
 pub(crate) fn beside_qemu(rounds: usize) {
     make();
-    let [mut ours, mut converting, mut alone, mut by_hand, mut pool] = [(); 5].map(|()| vec![]);
+    let [mut ours, mut copying, mut alone, mut by_hand, mut pool] = [(); 5].map(|()| vec![]);
     let mut memory = Memory::default();
     for round in 0..rounds {
         let (took, bytes, seen) = import();
         let (converted, whole) = hand();
-        let inside = seen.converting.as_secs_f64();
+        let inside = seen.copying.as_secs_f64();
         say(&format!(
-            "round {round}: import {took:.1} s, {inside:.1} s of it converting; qemu-img {converted:.1} s, with LVM {whole:.1} s"
+            "round {round}: import {took:.1} s, {inside:.1} s of it copying; qemu-img {converted:.1} s, with LVM {whole:.1} s"
         ));
-        converting.push(inside);
+        copying.push(inside);
         ours.push(took);
         alone.push(converted);
         by_hand.push(whole);
@@ -51,48 +47,35 @@ pub(crate) fn beside_qemu(rounds: usize) {
         memory = memory.max(seen.most);
     }
     fs::remove_file(FILE).unwrap();
-    let note = format!("{rounds} rounds in turn, 2 GiB raw with 400 MiB of data, caches dropped");
+    let note =
+        format!("{rounds} rounds in turn, 2 GiB raw with 400 MiB of data, none of it in the page cache");
     let ours = median(ours);
     tell("image.import.vs_qemu_img", ours, "s", Some(median(alone.clone())), &note);
-    let sandbox = format!("{note}; seen every {} ms", EVERY.as_millis());
-    tell("image.import.converting", median(converting), "s", Some(median(alone)), &sandbox);
+    let process = format!("{note}; seen every {} ms", EVERY.as_millis());
+    tell("image.import.copying", median(copying), "s", Some(median(alone)), &process);
     tell("image.import.vs_by_hand", ours, "s", Some(median(by_hand)), &note);
     #[allow(clippy::cast_precision_loss, reason = "some hundred MiB")]
     tell("image.import.pool_bytes", median(pool), "bytes", Some(DATA as f64), &note);
-    let parts =
-        format!("sheathd at most {:.1}; qemu-img, not counted, at most {:.1}", memory.agent, memory.others);
+    let parts = format!("sheathd at most {:.1}", memory.agent);
     tell("image.import.rss_mib", memory.ours, "MiB", None, &format!("{note}; {parts}"));
 }
 
-/// Resident memory in MiB at its most: the agent's, that of all of ours together, that of what our sandboxes have become.
+/// Resident memory in MiB at its most: the agent's, and that of all of ours together.
 #[derive(Debug, Clone, Copy, Default)]
 struct Memory {
     agent: f64,
     ours: f64,
-    others: f64,
 }
 
 impl Memory {
-    /// Looks once. What systemd or LVM do meanwhile is theirs.
-    fn now(agent: &str) -> Self {
+    /// Looks once, with the process that copies, if there is one.
+    fn now(agent: &str, copier: Option<&str>) -> Self {
         let agent = resident(agent);
-        let mut now = Self { agent, ours: agent, others: 0.0 };
-        for pid in sandboxed() {
-            // One that has ended meanwhile has none.
-            match fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim() {
-                "sheath" => now.ours += resident(&pid),
-                _ => now.others += resident(&pid),
-            }
-        }
-        now
+        Self { agent, ours: agent + copier.map_or(0.0, resident) }
     }
 
     fn max(self, other: Self) -> Self {
-        Self {
-            agent: self.agent.max(other.agent),
-            ours: self.ours.max(other.ours),
-            others: self.others.max(other.others),
-        }
+        Self { agent: self.agent.max(other.agent), ours: self.ours.max(other.ours) }
     }
 }
 
@@ -100,7 +83,7 @@ impl Memory {
 #[derive(Debug, Default)]
 struct Seen {
     most: Memory,
-    converting: Duration,
+    copying: Duration,
 }
 
 impl Seen {
@@ -108,9 +91,10 @@ impl Seen {
     fn until(stopped: &AtomicBool, agent: &str) -> Self {
         let (mut seen, mut begun) = (Self::default(), None);
         while !stopped.load(Ordering::Relaxed) {
-            seen.most = seen.most.max(Memory::now(agent));
-            if Path::new(UNITS).join(CONVERTING).exists() {
-                seen.converting = begun.get_or_insert_with(Instant::now).elapsed();
+            let copier = copier(agent);
+            seen.most = seen.most.max(Memory::now(agent, copier.as_deref()));
+            if copier.is_some() {
+                seen.copying = begun.get_or_insert_with(Instant::now).elapsed();
             }
             thread::sleep(EVERY);
         }
@@ -118,13 +102,14 @@ impl Seen {
     }
 }
 
-/// Returns the processes of the import's sandboxes.
-fn sandboxed() -> Vec<String> {
-    let units = fs::read_dir(UNITS).unwrap().map(|unit| unit.unwrap());
-    let of_import = units.filter(|unit| unit.file_name().to_string_lossy().starts_with("sheath-import-"));
-    let lists =
-        of_import.map(|unit| fs::read_to_string(unit.path().join("cgroup.procs")).unwrap_or_default());
-    lists.flat_map(|list| list.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+/// Returns the agent's child that copies: what LVM does beside it is not ours.
+fn copier(agent: &str) -> Option<String> {
+    let threads = fs::read_dir(format!("/proc/{agent}/task")).ok()?;
+    // One that has ended meanwhile has none.
+    let children = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("children")).ok());
+    let children: String = children.collect();
+    let is_ours = |pid: &&str| fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name == b"sheath\n");
+    children.split_whitespace().find(is_ours).map(str::to_owned)
 }
 
 /// Makes the disk: a table, and data that are not zeros.
@@ -144,7 +129,7 @@ fn make() {
 
 /// Has the agent import it; returns the seconds, the bytes of the pool, and what was seen meanwhile.
 fn import() -> (f64, f64, Seen) {
-    drop_caches();
+    forget();
     let (before, stop) = (used(), Arc::new(AtomicBool::new(false)));
     let agent = run("systemctl", &["show", "-P", "MainPID", "sheathd"]).trim().to_owned();
     let stopped = Arc::clone(&stop);
@@ -167,7 +152,7 @@ fn lists_bench() -> bool {
 
 /// Does the same by hand; returns the seconds of qemu-img alone, and with LVM's commands around it.
 fn hand() -> (f64, f64) {
-    drop_caches();
+    forget();
     let begin = Instant::now();
     let make =
         ["--virtualsize", "2g", "--thinpool", "pool", "--name", "hand", "--wipesignatures", "n", GROUP];
@@ -183,9 +168,9 @@ fn hand() -> (f64, f64) {
     (converted, whole)
 }
 
-fn drop_caches() {
-    run("sync", &[]);
-    fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+/// Has the kernel forget the disk's content. The programs stay where they are: an appliance runs them all the time.
+fn forget() {
+    run("dd", &[&format!("if={FILE}"), "iflag=nocache", "count=0", "status=none"]);
 }
 
 /// Returns the bytes of the pool that are in use: device-mapper counts chunks.

@@ -57,9 +57,9 @@ pub(super) fn import(session: &mut Session<'_>, args: &ImportArgs) -> Result<()>
 
 /// Asks until the import has ended, and returns its last word.
 fn watch(session: &mut Session<'_>, name: &ImageName, shown: &mut Shown) -> Result<ImportProgress> {
+    let mut request = Request::ImportProgress { name: name.clone() };
     loop {
-        let now =
-            session.follow(|agent| ask::progress(agent, Request::ImportProgress { name: name.clone() }))?;
+        let now = session.follow(|agent| ask::progress(agent, request.clone()))?;
         match now {
             ImportProgress::Done | ImportProgress::Failed { .. } => return Ok(now),
             ImportProgress::Fetching { .. }
@@ -67,7 +67,8 @@ fn watch(session: &mut Session<'_>, name: &ImageName, shown: &mut Shown) -> Resu
             | ImportProgress::Checking { .. }
             | ImportProgress::Writing { .. } => shown.update(session, &now)?,
         }
-        session.pause();
+        // The agent answers in its own time: nobody asks in vain, and nobody hears of the end late.
+        request = Request::NextProgress { name: name.clone() };
     }
 }
 

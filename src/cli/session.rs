@@ -21,9 +21,9 @@ use crate::{
     status::Millis,
 };
 
-/// How soon the progress of an import is asked for again, at first: a small one takes a second or two.
+/// How soon the progress of a work on an image is asked for again, at first.
 const POLL: Duration = Duration::from_millis(100);
-/// How soon in the end: a capture may wait for its donor for days.
+/// How soon in the end: a proof takes minutes.
 const LAZY: Duration = Duration::from_secs(1);
 /// How long an agent may be away before what was being watched is given up: a restart with a thousand targets.
 const AWAY: Duration = Duration::from_secs(60);
@@ -169,7 +169,8 @@ impl<'a> Session<'a> {
         let mut since = None;
         loop {
             let error = match ask(self.ask) {
-                Err(error) if is_away(&error) => error,
+                // Who waited for an answer when it ended is told that it is busy with that.
+                Err(error) if is_away(&error) || error.kind() == Kind::Busy => error,
                 Err(error) if error.kind() == Kind::Missing && since.is_some() => {
                     return Err(error
                         .while_doing("go on after sheathd's restart ('sheath images' lists what is whole)"));

@@ -75,14 +75,18 @@ impl Ask for Agent {
             | Request::Adopt(Adopt { dry_run: true, .. }) => Reply::Plan(plan()),
             Request::Sessions => Reply::Sessions(sessions()),
             Request::Donors => Reply::Donors(donors()),
-            Request::ImportProgress { .. } if self.away.get() > 0 => {
+            Request::ImportProgress { .. } | Request::NextProgress { .. } if self.away.get() > 0 => {
                 self.away.set(self.away.get() - 1);
                 return Err(nobody());
             }
-            Request::ImportProgress { .. } if self.progress.borrow().is_empty() => {
+            Request::ImportProgress { .. } | Request::NextProgress { .. }
+                if self.progress.borrow().is_empty() =>
+            {
                 return Err(Error::new(Kind::Missing, "there is no import of 'debian13'"));
             }
-            Request::ImportProgress { .. } => Reply::ImportProgress(self.progress.borrow_mut().remove(0)),
+            Request::ImportProgress { .. } | Request::NextProgress { .. } => {
+                Reply::ImportProgress(self.progress.borrow_mut().remove(0))
+            }
             Request::WorkProgress { .. } => Reply::Work(Box::new(self.works.borrow_mut().remove(0))),
             Request::RemoveImage { .. } => {
                 return Err(Error::new(Kind::Busy, "remove image 'debian13': 2 disks came from it"));

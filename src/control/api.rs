@@ -13,6 +13,7 @@
 //! | `POST /v1/blades/{slot}/apply` | [`Request::Apply`] | [`Reply::Accepted`] |
 //! | `POST /v1/images` | [`Request::Import`] | [`Reply::Accepted`] |
 //! | `GET /v1/images/{name}/import` | [`Request::ImportProgress`] | [`Reply::ImportProgress`] |
+//! | `GET /v1/images/{name}/import/next` | [`Request::NextProgress`] | [`Reply::ImportProgress`], when it has ended, or a second later |
 //! | `POST /v1/images/{name}/publish` | [`Request::Publish`] | [`Reply::Accepted`] |
 //! | `DELETE /v1/images/{name}` | [`Request::RemoveImage`] | [`Reply::Accepted`] |
 //! | `POST /v1/reload` | [`Request::Reload`] | [`Reply::Accepted`] |
@@ -91,6 +92,11 @@ pub enum Request {
     Import(ImportRequest),
     /// How far the import of this image is.
     ImportProgress {
+        /// The image.
+        name: ImageName,
+    },
+    /// How far an import is, as soon as it has ended, and after a second or two in any case.
+    NextProgress {
         /// The image.
         name: ImageName,
     },
@@ -246,7 +252,7 @@ pub struct PromoteRequest {
 pub enum Reply {
     /// [`Request::Status`].
     Status(Box<Status>),
-    /// [`Request::ImportProgress`].
+    /// [`Request::ImportProgress`], [`Request::NextProgress`].
     ImportProgress(ImportProgress),
     /// [`Request::Blades`].
     Blades(Vec<BladeView>),

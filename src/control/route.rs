@@ -74,6 +74,7 @@ impl Request {
             Self::Apply { slot } => post(format!("/v1/blades/{slot}/apply"), NOTHING),
             Self::Import(import) => post("/v1/images".to_owned(), Some(import)),
             Self::ImportProgress { name } => get(&format!("/v1/images/{name}/import")),
+            Self::NextProgress { name } => get(&format!("/v1/images/{name}/import/next")),
             Self::Publish { image, published, unproved } => {
                 let body = PublishBody { published: *published, unproved: *unproved };
                 post(format!("/v1/images/{image}/publish"), Some(&body))
@@ -128,6 +129,9 @@ impl Request {
             ("POST", ["v1", "blades", slot, "apply"]) => Ok(Self::Apply { slot: slot.parse()? }),
             ("POST", ["v1", "images"]) => read::<ImportRequest>(body).map(Self::Import),
             ("GET", ["v1", "images", name, "import"]) => Ok(Self::ImportProgress { name: name.parse()? }),
+            ("GET", ["v1", "images", name, "import", "next"]) => {
+                Ok(Self::NextProgress { name: name.parse()? })
+            }
             ("POST", ["v1", "images", image, "publish"]) => {
                 let (image, PublishBody { published, unproved }) = (image.parse()?, read(body)?);
                 Ok(Self::Publish { image, published, unproved })
@@ -170,6 +174,7 @@ impl Request {
             | Self::Targets
             | Self::Plan
             | Self::ImportProgress { .. }
+            | Self::NextProgress { .. }
             | Self::Sessions
             | Self::WorkProgress { .. }
             | Self::Image { .. }
@@ -211,7 +216,9 @@ impl Request {
             | Self::Grow { dry_run: true, .. }
             | Self::Adopt(Adopt { dry_run: true, .. })
             | Self::Promote(PromoteRequest { dry_run: true, .. }) => answer(bytes).map(Reply::Plan),
-            Self::ImportProgress { .. } => answer(bytes).map(Reply::ImportProgress),
+            Self::ImportProgress { .. } | Self::NextProgress { .. } => {
+                answer(bytes).map(Reply::ImportProgress)
+            }
             Self::Install { .. }
             | Self::Release { .. }
             | Self::Move { .. }
@@ -290,6 +297,7 @@ pub(in crate::control) mod tests {
                 unproved: true,
             }),
             Request::ImportProgress { name: name() },
+            Request::NextProgress { name: name() },
             Request::Publish { image: image("debian13.2@3"), published: true, unproved: true },
             Request::RemoveImage { image: image("debian13.2@3") },
             Request::Reload,

@@ -127,18 +127,19 @@ impl Imports {
             if cancel.is_leaving() {
                 return;
             }
-            tell(match outcome {
-                Ok(whole) => {
-                    if let Some(whole) = whole {
-                        if let Some(caution) = &whole.found.caution {
-                            log::warn!("image '{image}': {caution}");
-                        }
-                        let _ = events.send(Event::Imported(image.clone(), whole));
+            match outcome {
+                Ok(Some((whole, restless))) => {
+                    if let Some(caution) = &whole.found.caution {
+                        log::warn!("image '{image}': {caution}");
                     }
-                    ImportProgress::Done
+                    let _ = events.send(Event::Imported(image.clone(), whole));
+                    tell(ImportProgress::Done);
+                    // Nobody waits for its rest but who comes next with a command for LVM.
+                    drop(restless);
                 }
-                Err(error) => ImportProgress::Failed { error: error.chain(), kind: error.kind() },
-            });
+                Ok(None) => tell(ImportProgress::Done),
+                Err(error) => tell(ImportProgress::Failed { error: error.chain(), kind: error.kind() }),
+            }
         });
     }
 }

@@ -47,7 +47,7 @@ use crate::{
     config::Config,
     control::{api, server, unix},
     error::{Context, Error, Result},
-    host::live,
+    host::{live, privileges::keep},
     watch::{self, WatchEvent, configfs::Orders, sessions},
 };
 
@@ -96,7 +96,7 @@ impl From<Error> for Refusal {
 /// A faulty configuration, or a start that failed. Faults of the machine (no LIO, no pool) do not keep the agent from
 /// starting: it says so, and goes on when they are mended.
 pub fn run(args: &Args) -> std::result::Result<(), Refusal> {
-    privileges::keep_what_is_needed()?;
+    keep(&privileges::KEPT)?;
     let config = load::config(&args.config).map_err(Refusal::Configuration)?;
     let runtime =
         Builder::new_current_thread().enable_all().build().attempt(|| "start the event loop".to_owned())?;

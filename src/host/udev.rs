@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::file;
+use super::{file, lvm::dm_name};
 use crate::{
     error::{Context, Error, Kind, Result},
     model::{LvName, PortName, Slot, VgName, VolumeId},
@@ -190,11 +190,6 @@ fn owned((key, value): (&str, &str)) -> (String, String) {
 fn read_line(path: &Path) -> Result<String> {
     let text = fs::read_to_string(path).attempt(|| format!("read '{}'", path.display()))?;
     Ok(text.trim_end().to_owned())
-}
-
-/// Returns device-mapper's name of a logical volume: each hyphen is doubled, so that a single one separates.
-fn dm_name(vg: &VgName, lv: &LvName) -> String {
-    format!("{}-{}", vg.as_str().replace('-', "--"), lv.as_str().replace('-', "--"))
 }
 
 /// Returns the properties as udev's `IMPORT{file}` reads them.

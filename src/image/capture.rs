@@ -18,15 +18,19 @@ use std::{
 
 use super::{
     header::LARGEST,
-    import::{Whole, finish, room_for},
+    import::{Done, Whole, finish, room_for},
     limits::{Guard, look, written},
     watch::{Cancel, Watch, permyriad},
     workshop::{Flavour, Workshop},
 };
 use crate::{
     error::{Context, Error, Kind, Result},
-    host::{Host, cmd::Tool, lvm::Lvm},
-    model::{Bytes, DonorWord, ImageId, Imported, NetDonor, PoolUsage, Tag, VolumeState},
+    host::{
+        Host,
+        cmd::Tool,
+        lvm::{Lvm, Restless},
+    },
+    model::{Bytes, DonorWord, ImageId, Imported, NetDonor, PoolUsage, VolumeState},
     plan::Step,
     status::ImportProgress,
 };
@@ -68,29 +72,30 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Runs the capture; returns when the image is whole, or when nothing is left of it.
+    /// Runs the capture, to the moment in which the image is whole, or nothing is left of it. Its volume is put to rest when the
+    /// second of what is returned goes.
     ///
     /// # Errors
     /// [`Kind::Full`] where the pool is, [`Kind::Missing`] where the workshop cannot be made, [`Kind::Timeout`] for a donor
     /// that falls silent, [`Kind::Invalid`] for a disk that is no image, [`Kind::Denied`] when it was cancelled; else what
     /// failed.
-    pub fn run(
+    pub fn run<'a>(
         &self,
         host: &dyn Host,
-        lvm: &Lvm,
+        lvm: &'a Lvm,
         cancel: &Cancel,
         progress: &mut dyn FnMut(ImportProgress),
-    ) -> Result<Whole> {
+    ) -> Result<(Whole, Restless<'a>)> {
         let mut watch = Watch::new(cancel, progress);
         let ended = self.capture(host, lvm, &mut watch);
-        let (size, tags) = ended
+        let (size, (tags, restless)) = ended
             .map_err(|e| e.while_doing(format!("capture image '{}' from {}", self.image, self.donor)))?;
         let (source, format) = (self.donor.to_string(), Some("raw".to_owned()));
         let found = Imported { source, format, size: Some(size), sha256: None, caution: None };
-        Ok(Whole { found, tags })
+        Ok((Whole { found, tags }, restless))
     }
 
-    fn capture(&self, host: &dyn Host, lvm: &Lvm, watch: &mut Watch<'_>) -> Result<(Bytes, Vec<Tag>)> {
+    fn capture<'a>(&self, host: &dyn Host, lvm: &'a Lvm, watch: &mut Watch<'_>) -> Result<(Bytes, Done<'a>)> {
         let pool = look(lvm, self.watermark)?;
         [Tool::Iscsistart, Tool::Partclone].iter().try_for_each(|tool| tool.check())?;
         Workshop::make_while(&self.workshop, Flavour::Donor, |long| watch.wait(long))?;
@@ -105,20 +110,20 @@ impl Capture {
         })
     }
 
-    /// Lets the donor fill the volume and finishes it; returns the size of the donor's disk, and the volume's tags.
-    fn fill(
+    /// Lets the donor fill the volume and finishes it; returns the size of the donor's disk.
+    fn fill<'a>(
         &self,
         host: &dyn Host,
-        lvm: &Lvm,
+        lvm: &'a Lvm,
         (device, pool): (&Path, PoolUsage),
         watch: &mut Watch<'_>,
-    ) -> Result<(Bytes, Vec<Tag>)> {
+    ) -> Result<(Bytes, Done<'a>)> {
         self.lend.serve.iter().try_for_each(|step| host.run(step).map(drop))?;
         watch.awaiting(self.donor.slot)?;
         let size = self.listen(lvm, device, pool, watch)?;
         self.undo(host);
         lvm.cut_image(&self.image, room_for(size))?;
-        finish(lvm, watch, device, (&self.image, self.publish)).map(|tags| (size, tags))
+        finish(lvm, watch, device, (&self.image, self.publish)).map(|done| (size, done))
     }
 
     /// Returns the image's device: what an earlier agent has begun, or a new one. How large it has to be shows at the end; a

@@ -1,20 +1,20 @@
 //! Copies a raw disk onto a volume that reads as zeros: what is in it, and nothing else.
 //!
-//! Runs inside the sandbox. qemu-img copies every format and does it well; but of a raw disk there is nothing to be
-//! understood, and a few pieces on their way at once, past the page cache on both sides, arrive sooner.
+//! Runs in a process that has nothing but the two, open. qemu-img copies every format and does it well; but of a raw disk
+//! there is nothing to be understood, and a few pieces on their way at once, past the page cache on both sides, arrive
+//! sooner.
 
 use std::{
     fs::File,
     io::{Seek, SeekFrom},
-    os::unix::fs::{FileExt, OpenOptionsExt},
-    path::Path,
+    os::unix::fs::FileExt,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
 };
 
 use nix::{
     errno::Errno,
-    libc::O_DIRECT,
+    fcntl::{FcntlArg, OFlag, fcntl},
     unistd::{Whence, lseek},
 };
 
@@ -32,15 +32,14 @@ const PIECES: usize = 4;
 /// How large a piece is at most.
 const PIECE: usize = 1 << 20;
 
-/// Copies the first `size` bytes of the source, a file or a disk, onto the device, tells how far it is as qemu-img does, and
-/// makes sure that all is on the device.
+/// Copies the first `size` bytes of a file or a disk onto the device, tells how far it is as qemu-img does, and makes sure that
+/// all is on the device.
 ///
 /// # Errors
 /// [`Kind::Invalid`](crate::error::Kind::Invalid) for a source that has become shorter; else the failing system call.
-pub(super) fn copy(source: &Path, size: Bytes, device: &File) -> Result<()> {
+pub(super) fn copy(file: File, size: Bytes, device: &File) -> Result<()> {
     // Not every file system can do without the page cache.
-    let direct = File::options().read(true).custom_flags(O_DIRECT).open(source);
-    let file = direct.or_else(|_| File::open(source)).attempt(|| format!("open '{}'", source.display()))?;
+    let _ = fcntl(&file, FcntlArg::F_SETFL(OFlag::O_DIRECT));
     let next = Mutex::new(Next { at: 0, data: 0 });
     let (disk, mut teller) = (Disk { file, size: size.0, next }, Teller::new(size));
     thread::scope(|scope| {
@@ -159,7 +158,7 @@ impl Disk {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write, os::unix::fs::MetadataExt};
+    use std::{io::Write, os::unix::fs::MetadataExt, path::Path};
 
     use proptest::prelude::*;
 
@@ -175,7 +174,7 @@ mod tests {
     fn through(source: &Path, len: usize) -> (Vec<u8>, u64) {
         let device = tempfile::NamedTempFile::new().unwrap();
         let open = File::options().write(true).open(device.path()).unwrap();
-        copy(source, Bytes(len as u64), &open).unwrap();
+        copy(File::open(source).unwrap(), Bytes(len as u64), &open).unwrap();
         let mut found = std::fs::read(device.path()).unwrap();
         assert!(found.len() <= len.next_multiple_of(ALIGN), "nothing is written far behind the end");
         found.resize(len, 0);
@@ -197,7 +196,7 @@ mod tests {
     fn a_source_that_has_become_shorter_is_refused() {
         let source = tempfile::NamedTempFile::new().unwrap();
         source.as_file().write_all_at(&[7; 1 << 20], 0).unwrap();
-        let error = copy(source.path(), Bytes(2 << 20), &tempfile::tempfile().unwrap());
+        let error = copy(source.into_file(), Bytes(2 << 20), &tempfile::tempfile().unwrap());
         assert_eq!(error.unwrap_err().kind(), crate::error::Kind::Invalid);
     }
 
@@ -212,7 +211,7 @@ mod tests {
         let mut source = tempfile::NamedTempFile::new().unwrap();
         source.write_all(&[7; 8 << 20]).unwrap();
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let error = copy(source.path(), Bytes(8 << 20), &full).unwrap_err();
+        let error = copy(source.into_file(), Bytes(8 << 20), &full).unwrap_err();
         assert_eq!(error.kind(), crate::error::Kind::Full);
     }
 

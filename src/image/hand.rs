@@ -1,8 +1,8 @@
-//! An open device, handed over to a sandbox that runs already.
+//! An open file, handed over to a process that runs already.
 //!
-//! A sandbox takes as long to start as LVM takes to make a volume. So it starts first, and is given the volume when both are
-//! ready: by its standard input, a socket that carries the open file (unix(7), `SCM_RIGHTS`). It needs no right to open any
-//! device then.
+//! What copies takes as long to start as LVM takes to make a volume. So it starts first, and is given the volume when both are
+//! ready: by its standard input, a socket that carries the open file (unix(7), `SCM_RIGHTS`). It needs no right to open
+//! anything then.
 
 use std::{
     fs::File,
@@ -22,9 +22,9 @@ use crate::error::{Context, Result};
 /// Something has to be sent that the open file travels with.
 const BYTE: [u8; 1] = *b"d";
 
-/// Returns the giving end, and the one that becomes a sandbox's standard input.
+/// Returns the giving end, and the one that becomes a child's standard input.
 pub(super) fn pair() -> Result<(UnixStream, File)> {
-    let (giving, taking) = UnixStream::pair().attempt(|| "make a socket for a sandbox".into())?;
+    let (giving, taking) = UnixStream::pair().attempt(|| "make a socket for a child".into())?;
     Ok((giving, File::from(OwnedFd::from(taking))))
 }
 
@@ -38,7 +38,7 @@ pub(super) fn give(giving: &UnixStream, file: &File) -> Result<()> {
     sendmsg(giving, &[IoSlice::new(&BYTE)], &mut control, SendFlags::NOSIGNAL)
         .map(drop)
         .map_err(std::io::Error::from)
-        .attempt(|| "hand a volume over to a sandbox".into())
+        .attempt(|| "hand an open file over to a child".into())
 }
 
 /// Waits for the file; `None` where the giver has thought better of it.
@@ -47,7 +47,7 @@ pub(super) fn take(taking: impl AsFd) -> Result<Option<File>> {
     let mut control = RecvAncillaryBuffer::new(&mut space);
     recvmsg(taking, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)
         .map_err(std::io::Error::from)
-        .attempt(|| "wait for a volume".into())?;
+        .attempt(|| "wait for an open file".into())?;
     let files = control.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(files) => Some(files),
         _ => None,

@@ -23,7 +23,8 @@ use crate::{
     host::{cmd::Tool, disk::gpt},
     model::Bytes,
 };
-use look::{Look, le32};
+pub(super) use look::Look;
+use look::le32;
 
 /// How an image is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -206,9 +207,15 @@ fn magic(start: &[u8]) -> Option<Magic> {
 /// [`Kind::Invalid`](crate::error::Kind::Invalid) for what no blade can boot from or what reaches outside of the file;
 /// else the failing system call.
 pub fn screen(path: &Path) -> Result<Screened> {
-    let look = Look::open(path)?;
-    let screened = if look.is_device() { raw(&look, path) } else { recognise(&look, path) };
-    screened.map_err(|e| e.while_doing(format!("accept image '{}'", path.display())))
+    Look::open(path)?.screen(path)
+}
+
+impl Look {
+    /// Screens what is open, as [`screen`] does; `path` is what errors call it.
+    pub(super) fn screen(&self, path: &Path) -> Result<Screened> {
+        let screened = if self.is_device() { raw(self, path) } else { recognise(self, path) };
+        screened.map_err(|e| e.while_doing(format!("accept image '{}'", path.display())))
+    }
 }
 
 fn recognise(look: &Look, path: &Path) -> Result<Screened> {
@@ -237,7 +244,7 @@ fn of_format(look: &Look, format: Format) -> Result<Screened> {
 
 fn raw(look: &Look, path: &Path) -> Result<Screened> {
     let screened = of_format(look, Format::Raw)?;
-    gpt::check(path)?;
+    gpt::check_open(look.file(), path)?;
     Ok(screened)
 }
 

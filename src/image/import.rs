@@ -4,14 +4,14 @@ mod fill;
 mod near;
 mod obtain;
 
-pub(super) use fill::{finish, room_for};
+pub(super) use fill::{Done, finish, room_for};
 
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
 };
 
-use near::Near;
+use near::Copied;
 
 use super::{
     Source,
@@ -26,7 +26,10 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    host::{lvm::Lvm, ssh::Keys},
+    host::{
+        lvm::{Lvm, Restless},
+        ssh::Keys,
+    },
     model::{Bytes, ImageId, Imported, PoolUsage, Tag, VolumeState},
     plan::admit,
     status::ImportProgress,
@@ -55,7 +58,8 @@ pub struct Import {
 }
 
 impl Import {
-    /// Runs the import; returns what the source was when the image is whole, or when nothing is left of it.
+    /// Runs the import, to the moment in which the image is whole, or nothing is left of it. Its volume is put to rest when the
+    /// second of what is returned goes.
     ///
     /// `progress` hears of fetching, checking and writing, at most some times a second; the end is the returned value.
     ///
@@ -63,7 +67,12 @@ impl Import {
     /// [`Kind::Exists`] where this image is finished, [`Kind::Full`] where the pool or the folder is,
     /// [`Kind::Invalid`] for an image that is refused, [`Kind::Busy`] for a donor's disk that is in use,
     /// [`Kind::Timeout`] for a source that says nothing, [`Kind::Denied`] when it was cancelled; else what failed.
-    pub fn run(&self, lvm: &Lvm, cancel: &Cancel, progress: &mut dyn FnMut(ImportProgress)) -> Result<Whole> {
+    pub fn run<'l>(
+        &self,
+        lvm: &'l Lvm,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(ImportProgress),
+    ) -> Result<(Whole, Restless<'l>)> {
         let attempt = || format!("import image '{}' from '{}'", self.image, self.source);
         stop_leftovers(&self.image.name);
         let folder = Folder::make(&self.folder, &self.image.name).map_err(|e| e.while_doing(attempt()))?;
@@ -95,9 +104,9 @@ impl Whole {
 }
 
 /// One run of an import.
-struct Job<'a> {
+struct Job<'a, 'l> {
     import: &'a Import,
-    lvm: &'a Lvm,
+    lvm: &'l Lvm,
     folder: &'a Folder,
     watch: Watch<'a>,
     seen: Seen,
@@ -105,23 +114,20 @@ struct Job<'a> {
     there: Option<There>,
 }
 
-impl Job<'_> {
-    fn run(&mut self) -> Result<Whole> {
+impl<'l> Job<'_, 'l> {
+    fn run(&mut self) -> Result<(Whole, Restless<'l>)> {
         let Import { source, checks, .. } = self.import;
         // Nothing that takes long is begun for a pool without room.
-        let near = matches!(source, Source::File(_) | Source::Device(_)) && checks.is_empty();
-        let early = if near { None } else { Some((Instant::now(), self.admit()?)) };
+        let here = matches!(source, Source::File(_) | Source::Device(_)) && checks.is_empty();
+        let early = if here { None } else { Some((Instant::now(), self.admit()?)) };
         let expected = self.expected()?;
         let _held = self.obtain()?;
         self.verify(&expected)?;
-        let (found, size, tags) = match self.seen {
-            Seen::File(_) | Seen::Device(_) => match self.near()? {
-                Near::Copied(device, found, size) => {
-                    self.unless_it_fails(|job| job.finish(&device)).map(|tags| (found, size, tags))
-                }
-                Near::Other(found, pool) => self.write(found, pool),
-            },
-            Seen::Export(_) | Seen::Remote(..) | Seen::Lun(_) => {
+        let (found, size, (tags, restless)) = match self.near()? {
+            Some(Copied { device, found, size }) => {
+                self.unless_it_fails(|job| job.finish(&device)).map(|done| (found, size, done))
+            }
+            None => {
                 let found = self.probe()?;
                 // What was seen a moment ago is still so: each look takes tenths of a second.
                 let seen = early.filter(|(looked, _)| looked.elapsed() < LOOK);
@@ -129,7 +135,7 @@ impl Job<'_> {
                 self.write(found, pool)
             }
         }?;
-        Ok(Whole { found: self.imported(found, size, &expected), tags })
+        Ok((Whole { found: self.imported(found, size, &expected), tags }, restless))
     }
 
     /// Returns what the source was. It is read once: its checksum is known where it was compared with one.
@@ -181,7 +187,7 @@ impl Job<'_> {
             return Ok(Screened::Disk { format: Format::Raw, virtual_size });
         }
         let said = self.ask(&[internal::PROBE, &self.seen.name()], &self.seen);
-        near::answer(said.map_err(|e| missing(&self.import.source, e))?.as_bytes())
+        internal::screened(said.map_err(|e| missing(&self.import.source, e))?.as_bytes())
     }
 }
 

@@ -1,7 +1,9 @@
-//! What runs inside the sandbox: hidden subcommands of `sheath`, started by the import and by nobody else.
+//! What reads images: hidden subcommands of `sheath`, started by the import and by nobody else.
 //!
-//! The process has no privileges and sees one image and one device; only what comes over NBD has the network. It screens
-//! the image itself again, because between the import's look and this one the file may have become another.
+//! Most run inside the sandbox: the process has no privileges and sees one image and one device; only what comes over NBD has
+//! the network. It screens the image itself again, because between the import's look and this one the file may have become
+//! another. What copies a raw disk of this machine needs no other program, and no more than two open files: it confines
+//! itself before it reads the first byte.
 
 use std::{
     ffi::OsString,
@@ -14,15 +16,18 @@ use serde::Deserialize;
 
 use super::{
     checksum, copy, hand,
-    header::{Format, Packing, Screened, bootable_size, screen},
+    header::{Format, Look, Packing, Screened, bootable_size, screen},
     iscsi::{Handed, Lun},
     nbd::Export,
     progress::{self, TELL},
-    ssh, unpack,
+    sandbox, ssh, unpack,
 };
 use crate::{
     error::{Context, Error, Kind, Result},
-    host::cmd::{Cmd, Tool},
+    host::{
+        cmd::{Cmd, Tool},
+        privileges,
+    },
     model::Bytes,
 };
 
@@ -32,8 +37,8 @@ pub const PROBE: &str = "internal-probe";
 /// The hidden subcommand that writes an image to a device: `internal-convert FORMAT SOURCE DEVICE`, the format being one of
 /// a disk or of what is packed.
 pub const CONVERT: &str = "internal-convert";
-/// The hidden subcommand that looks at a source of this machine and, where it is a raw disk, copies it: `internal-copy SOURCE`,
-/// with a socket as its standard input that the open device comes by.
+/// The hidden subcommand that looks at a source of this machine and, where it is a raw disk, copies it: `internal-copy`, with a
+/// socket as its standard input that the open source comes by, and the open device.
 pub const COPY: &str = "internal-copy";
 /// The word for a checksum.
 pub(super) const SUM: &str = "sum";
@@ -64,19 +69,24 @@ pub fn run(args: &[OsString]) -> Result<()> {
         [PROBE, REMOTE] => ssh::carry_out(Path::new(""), hand_on),
         [CONVERT, REMOTE, device] => ssh::carry_out(Path::new(device), hand_on),
         [PROBE, source] => probe(source).and_then(tell),
-        [COPY, source] => copy(source),
+        [COPY] => copy(),
         [CONVERT, format, source, device] => convert(format, source, &PathBuf::from(device)),
         _ => Err(Error::invalid("this command is for the agent itself")),
     }
 }
 
-/// Looks at the image, tells what it is, and copies a raw one to the device that is handed over then, if one is.
-fn copy(source: &str) -> Result<()> {
-    let found = probe(source)?;
+/// Looks at the image that is handed over, tells what it is, and copies a raw one to the device that is handed over then, if
+/// one is.
+fn copy() -> Result<()> {
+    let (socket, name) = (std::io::stdin(), Path::new(sandbox::SOURCE));
+    let Some(source) = hand::take(&socket)? else { return Ok(()) };
+    let source = Look::of(source, name)?;
+    privileges::confine()?;
+    let found = source.screen(name)?;
     tell(found)?;
     let Screened::Disk { format: Format::Raw, virtual_size } = found else { return Ok(()) };
-    let Some(device) = hand::take(std::io::stdin())? else { return Ok(()) };
-    copy::copy(Path::new(source), virtual_size, &device)
+    let Some(device) = hand::take(&socket)? else { return Ok(()) };
+    copy::copy(source.into_file(), virtual_size, &device)
 }
 
 fn tell(found: Screened) -> Result<()> {
@@ -236,6 +246,12 @@ fn answer(line: &str) -> Result<()> {
     writeln!(std::io::stdout(), "{line}").attempt(|| "write the answer".into())
 }
 
+/// Reads what a look has told: its first line.
+pub(super) fn screened(said: &[u8]) -> Result<Screened> {
+    let line = said.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    serde_json::from_slice(line).map_err(|e| Error::new(Kind::Failed, "read what the image is").because(e))
+}
+
 /// Reads the disk's size that [`convert`] has told: the import believes no more of it than a size can be.
 pub(super) fn unpacked_size(said: &str) -> Result<Bytes> {
     let size = said.lines().find_map(|line| line.trim().strip_prefix(progress::SIZE)?.parse().ok());
@@ -252,7 +268,7 @@ mod tests {
         for words in [
             &[][..],
             &["internal-probe"],
-            &["internal-copy"],
+            &["internal-copy", "/x"],
             &["internal-convert", "raw", "/x"],
             &["internal-convert", "vhd", "/x", "/y"],
             &["internal-probe", "sum", "md5", "/x"],
@@ -295,6 +311,16 @@ mod tests {
         assert_eq!(read("size 18446744073709551104\n"), Err(Kind::Invalid));
         assert_eq!(read("size x\n"), Err(Kind::Failed));
         assert_eq!(read(""), Err(Kind::Failed));
+    }
+
+    #[test]
+    fn what_a_look_tells_is_one_line_of_json_or_an_error() {
+        let said = br#"{"disk":{"format":"raw","virtual_size":1048576}}"#;
+        let found = Screened::Disk { format: Format::Raw, virtual_size: Bytes::mib(1) };
+        assert_eq!(screened(&[said.as_slice(), b"\n    (1.00/100%)\r"].concat()).unwrap(), found);
+        for bad in [&b""[..], b"\n", b"{\n", b"[]\n"] {
+            assert_eq!(screened(bad).unwrap_err().kind(), Kind::Failed);
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub(super) const STREAM: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Returns the pool's fill, or refuses when it is above its watermark.
 pub(super) fn look(lvm: &Lvm, watermark: u8) -> Result<PoolUsage> {
-    let pool = lvm.volumes()?.pool;
+    let pool = lvm.usage()?;
     admit(&pool, watermark).map(|()| pool)
 }
 

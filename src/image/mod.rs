@@ -6,12 +6,12 @@
 //!           no files           sees the source alone                      sees the source and one device alone
 //! ```
 //!
-//! A source on this machine takes a shorter way (`import::near`): one sandbox looks at it while LVM makes the volume, and copies
-//! it, where it is a raw disk, to the open volume that is handed over (`hand`, `copy`).
+//! A raw disk on this machine takes a shorter way (`import::near`): a child looks at it while LVM makes the volume, and copies it
+//! to the volume. It is handed both as open files (`hand`, `copy`) and gives up everything else (`host::privileges`).
 //!
 //! Whoever hands us an image may have made every byte of it, so nothing that reads it runs in the agent: each arrow
 //! with a program in it is a transient unit of systemd with nothing but what it needs (`sandbox`). Publishing and
-//! removing are `host::lvm`'s.
+//! removing are `host::lvm`'s, and so is the rest of a whole image's volume: read-only, inactive.
 //!
 //! A donor that starts over the network brings its disk itself: see `capture`.
 //!

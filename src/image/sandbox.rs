@@ -40,12 +40,10 @@ const CONVERT: &str = "convert";
 const LIST: &str = "list";
 const SUM: &str = "sum";
 const STAGES: [&str; 5] = [FETCH, PROBE, CONVERT, LIST, SUM];
-/// Our own program, with the hidden subcommands.
-const SHEATH: &str = "/usr/bin/sheath";
 /// Longest time for a look at an image: a large one's tables, on a busy machine.
 const PROBING: Duration = Duration::from_secs(660);
 /// Longest time for a conversion: some TiB onto slow disks.
-const CONVERTING: Duration = Duration::from_secs(24 * 3600);
+pub(super) const CONVERTING: Duration = Duration::from_secs(24 * 3600);
 /// systemd's exit status for a unit whose mounts cannot be made (systemd.exec(5), `EXIT_NAMESPACE`).
 const NAMESPACE: u8 = 226;
 /// Where systemd keeps what it was told of a transient unit, for as long as it knows the unit.
@@ -55,7 +53,7 @@ const AROUND: Duration = Duration::from_secs(60);
 /// Time for a unit to stop: systemd kills after 90 s by itself.
 const STOP: Duration = Duration::from_secs(120);
 /// How often whoever waits for a sandbox is asked whether to go on, when the program says nothing.
-const TICK: Duration = Duration::from_millis(500);
+pub(super) const TICK: Duration = Duration::from_millis(500);
 
 /// What every sandbox has.
 const COMMON: [&str; 28] = [
@@ -130,7 +128,7 @@ impl Sandbox {
     /// Returns our own program's hidden subcommand, which sees the source, and nothing else of this machine.
     pub(super) fn own(image: &ImageName, root: &Path, args: &[&str], source: &Seen) -> Self {
         let (stage, limit) = stage(args);
-        let command: Vec<&str> = [SHEATH].iter().chain(args).copied().collect();
+        let command: Vec<&str> = [Tool::Sheath.path()].iter().chain(args).copied().collect();
         let mut sandbox = Self::new(image, stage, &command, limit);
         sandbox.own = true;
         sandbox.properties.push(format!("RootDirectory={}", root.display()));
@@ -253,16 +251,12 @@ impl Sandbox {
             return Error::new(error.kind(), format!("unit '{unit}' did not start or did not end"));
         };
         let (status, words) = end.split_once(": ").unwrap_or((end, ""));
-        let reason = |seen: &str| Some(words.split_once(&format!("accept image '{seen}': "))?.1);
-        let words = [SOURCE, DONOR].into_iter().find_map(reason).unwrap_or(words);
-        let words = words.strip_prefix("sheath: error: ").unwrap_or(words);
-        match status.parse() {
-            Ok(status) if self.own && told(status).is_some() => {
-                Error::new(told(status).unwrap_or(Kind::Failed), words)
-            }
+        let refused = status.parse().ok().filter(|_| self.own).and_then(|status| refusal(status, words));
+        let words = plain(words);
+        refused.unwrap_or_else(|| match status.parse() {
             Ok(NAMESPACE) => Error::new(Kind::Missing, format!("unit '{unit}': its files are not there")),
             _ => Error::new(Kind::Failed, format!("unit '{unit}': exit status {status}: {words}")),
-        }
+        })
     }
 
     /// Stops the unit, if it is there.
@@ -336,7 +330,7 @@ pub(super) fn exit_status(error: &Error) -> Option<u8> {
 /// Returns the stage that these words are, and how long it may take.
 fn stage(args: &[&str]) -> (&'static str, Duration) {
     match args {
-        [internal::CONVERT | internal::COPY, ..] => (CONVERT, CONVERTING),
+        [internal::CONVERT, ..] => (CONVERT, CONVERTING),
         [_, internal::REMOTE, ..] => (FETCH, CONVERTING),
         [_, internal::SUM, ..] => (SUM, CONVERTING),
         [_, internal::LISTED, ..] => (LIST, PROBING),
@@ -344,12 +338,19 @@ fn stage(args: &[&str]) -> (&'static str, Duration) {
     }
 }
 
-/// Returns the kind of failure that our own program's exit status says.
-fn told(status: u8) -> Option<Kind> {
+/// Returns the error of our own program that has refused something, by its exit status and what it said.
+pub(super) fn refusal(status: i32, said: &str) -> Option<Error> {
     use Kind::{Busy, Denied, Exists, Full, Invalid, Missing, Timeout};
-    [Invalid, Missing, Exists, Busy, Denied, Full, Timeout]
-        .into_iter()
-        .find(|kind| kind.exit_code() == status)
+    let kinds = [Invalid, Missing, Exists, Busy, Denied, Full, Timeout];
+    let kind = kinds.into_iter().find(|kind| i32::from(kind.exit_code()) == status)?;
+    Some(Error::new(kind, plain(said)))
+}
+
+/// Returns what our own program said without its name, and without that of the source inside.
+fn plain(said: &str) -> &str {
+    let reason = |seen: &str| Some(said.split_once(&format!("accept image '{seen}': "))?.1);
+    let said = [SOURCE, DONOR].into_iter().find_map(reason).unwrap_or(said);
+    said.strip_prefix("sheath: error: ").unwrap_or(said).trim_end()
 }
 
 /// Returns what the sandbox needs to read the source: nothing where everybody may.

@@ -178,6 +178,8 @@ pub struct Volume {
     pub device: PathBuf,
     /// Whether device-mapper has it.
     pub active: bool,
+    /// Whether it can be written to. An image cannot, once it is at rest.
+    pub writable: bool,
     /// Share of its size that is mapped in the pool, in percent; `None` while it is not active.
     pub used_percent: Option<f32>,
 }

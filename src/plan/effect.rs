@@ -52,7 +52,7 @@ impl Volumes {
                     let pinned = matches!(found.role, Role::Image { pinned: true, .. });
                     let mbr = found.has_mbr();
                     found.role = Role::Image { image: image.clone(), published: *published, pinned, mbr };
-                    found.state = VolumeState::Ready;
+                    (found.state, found.writable) = (VolumeState::Ready, false);
                 }
             }
             _ => drop(self.volumes.remove(&lv)),
@@ -64,7 +64,7 @@ impl Volumes {
         let Some(size) = self.volumes.get(from).map(|disk| disk.size) else { return };
         let role = Role::Image { image: image.clone(), published: false, pinned: false, mbr: false };
         let made = new_volume(&image.lv_name(), role, VolumeState::Making, (size, vg));
-        self.volumes.insert(image.lv_name(), Volume { active: false, ..made });
+        self.volumes.insert(image.lv_name(), Volume { active: false, writable: false, ..made });
     }
 
     fn cloned(&mut self, lv: &LvName, size: Bytes, tags: &[Tag], vg: &VgName) {
@@ -88,7 +88,7 @@ impl Volumes {
 /// Returns a volume as it is right after it was made: active, with nothing known of its use.
 fn new_volume(lv: &LvName, role: Role, state: VolumeState, (size, vg): (Bytes, &VgName)) -> Volume {
     let device = format!("/dev/{vg}/{lv}").into();
-    Volume { lv: lv.clone(), role, state, size, device, active: true, used_percent: None }
+    Volume { lv: lv.clone(), role, state, size, device, active: true, writable: true, used_percent: None }
 }
 
 /// Returns the tags that a volume must carry to be what it is.

@@ -20,6 +20,7 @@ fn volumes(state: VolumeState, blade: BladeId, volume: VolumeId, at: Slot) -> Vo
         size: Bytes::gib(1),
         device: "/dev/x".into(),
         active: true,
+        writable: true,
         used_percent: None,
     };
     Volumes { volumes: BTreeMap::from([(volume.lv.clone(), volume)]), pool: Default::default() }

@@ -177,6 +177,7 @@ impl Rig {
             size: Bytes::gib(1),
             device: self.link.clone(),
             active: true,
+            writable: true,
             used_percent: None,
         }
     }

@@ -69,6 +69,7 @@ impl Blade {
             size: Bytes(64 * MIB),
             device: device.link.clone(),
             active: true,
+            writable: true,
             used_percent: None,
         };
         let volumes = Volumes { volumes: [(found.lv.clone(), found)].into(), ..Volumes::default() };

@@ -21,7 +21,10 @@ use sheath::{
     status::ImportProgress,
 };
 
-use crate::lvm::{pool, sh};
+use crate::{
+    guest::wait_for,
+    lvm::{pool, sh},
+};
 
 /// Returns the right to import, one test at a time, or `None` where imports cannot run.
 pub(crate) fn ready() -> Option<MutexGuard<'static, ()>> {
@@ -114,7 +117,7 @@ impl Lab {
         let mut heard = vec![];
         let result = import.run(pool, &Cancel::default(), &mut |progress| heard.push(progress));
         self.assert_clean(&import.image.name);
-        (result.map(|whole| whole.found), heard)
+        (result.map(|(whole, _)| whole.found), heard)
     }
 
     /// Makes sure that nothing is left of an import, but for its volume.
@@ -137,6 +140,20 @@ impl Drop for Loop {
 pub(crate) fn volume(name: &str) -> Option<Volume> {
     let name: ImageId = name.parse().unwrap();
     pool().volumes().unwrap().volumes.get(&name.lv_name()).cloned()
+}
+
+/// Makes `large` of `disk.raw`: large enough to be in the middle of it.
+pub(crate) fn large(lab: &Lab) {
+    lab.sh("cp disk.raw large && truncate -s 400M large && \
+            head -c 350M /dev/zero | tr '\\0' 'x' | dd of=large bs=1M seek=46 conv=notrunc status=none");
+}
+
+/// Returns the process that copies, once it has the volume.
+pub(crate) fn copier() -> Option<String> {
+    let pid = sh("pgrep --full --newest 'sheath internal-cop[y]' || true").trim().to_owned();
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).ok().filter(|_| !pid.is_empty())?;
+    let files = open.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+    files.into_iter().any(|file| file.to_string_lossy().starts_with("/dev/dm-")).then_some(pid)
 }
 
 /// Asserts that the image is what the lab's disk is, and that it takes little of the pool; then removes it.
@@ -253,7 +270,7 @@ exit 3
 fn vm_import_shows_the_sandbox_one_file_and_no_network() {
     let Some(_turn) = ready() else { return };
     let lab = Lab::new();
-    let (spy, source) = (lab.path("spy"), lab.text("disk.raw"));
+    let (spy, source) = (lab.path("spy"), lab.text("disk.qcow2"));
     File::create(&spy).unwrap().write_all(SPY.as_bytes()).unwrap();
     fs::set_permissions(&spy, Permissions::from_mode(0o755)).unwrap();
     // Renamed and copied, not mounted over: the folder for temporary files may be one that nothing is started from.
@@ -282,4 +299,41 @@ fn vm_import_shows_the_sandbox_one_file_and_no_network() {
     ] {
         assert!(seen.contains(words), "{words}: {seen}");
     }
+}
+
+/// Returns a line of what the kernel tells of a process.
+fn told(pid: &str, key: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+    line.trim_start_matches(':').trim().to_owned()
+}
+
+#[test]
+#[ignore = "needs root and device-mapper in a guest: the lab runs it there"]
+fn vm_import_copies_a_raw_disk_by_a_process_that_has_two_open_files_and_no_rights() {
+    let Some(_turn) = ready() else { return };
+    let lab = Lab::new();
+    large(&lab);
+    let order = lab.order("a-confined", &lab.text("large"));
+    std::thread::scope(|scope| {
+        let import = scope.spawn(|| lab.run(&order).0);
+        let pid = wait_for("the copying", copier);
+        sh(&format!("kill -STOP {pid}"));
+        for (key, value) in
+            [("CapEff", "0000000000000000"), ("CapPrm", "0000000000000000"), ("NoNewPrivs", "1")]
+        {
+            assert_eq!(told(&pid, key), value, "{key}");
+        }
+        // SECCOMP_MODE_FILTER
+        assert_eq!(told(&pid, "Seccomp"), "2");
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let mut open: Vec<_> = open.map(|fd| fs::read_link(fd.unwrap().path()).unwrap()).collect();
+        open.retain(|file| !["socket:", "pipe:"].iter().any(|kind| file.to_str().unwrap().starts_with(kind)));
+        open.sort();
+        let (volume, source) = (&open[0], &open[1]);
+        assert!(volume.starts_with("/dev") && source == &lab.path("large") && open.len() == 2, "{open:?}");
+        sh(&format!("kill -CONT {pid}"));
+        import.join().unwrap().map_err(|e| e.chain()).unwrap();
+    });
+    pool().remove_image(&order.image).unwrap();
 }

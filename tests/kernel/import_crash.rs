@@ -4,6 +4,7 @@
 
 use std::{
     env, fs,
+    path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -15,9 +16,9 @@ use sheath::{
 
 use crate::{
     guest::wait_for,
-    import::{Lab, assert_imported, ready, volume},
+    import::{Lab, assert_imported, copier, large, ready, volume},
     import_sources::Server,
-    lvm::{pool, sh},
+    lvm::pool,
 };
 
 /// What a child of this program imports, and where its folder is: `FOLDER SOURCE`.
@@ -42,7 +43,7 @@ fn vm_import_child() {
     };
     // The pool is there already: the parent has made it.
     let pool = sheath::host::lvm::Lvm::new("sheathtest".parse().unwrap(), "pool".parse().unwrap());
-    import.run(&pool, &Cancel::default(), &mut |_| ()).map_err(|e| e.chain()).unwrap();
+    drop(import.run(&pool, &Cancel::default(), &mut |_| ()).map_err(|e| e.chain()).unwrap());
 }
 
 fn start(lab: &Lab, source: &str) -> Child {
@@ -60,16 +61,13 @@ fn start(lab: &Lab, source: &str) -> Child {
 fn vm_import_of_a_killed_agent_is_made_anew() {
     let Some(_turn) = ready() else { return };
     let lab = Lab::new();
-    // Large enough to be in the middle of it.
-    lab.sh("cp disk.raw large && truncate -s 400M large && \
-            head -c 350M /dev/zero | tr '\\0' 'x' | dd of=large bs=1M seek=46 conv=notrunc status=none");
+    large(&lab);
     let mut child = start(&lab, &lab.text("large"));
-    wait_for("the conversion", || {
-        let unit = format!("systemctl is-active sheath-import-{NAME}-convert.service");
-        (sh(&unit).trim() == "active").then_some(())
-    });
+    let copier = wait_for("the copying", copier);
     child.kill().unwrap();
     child.wait().unwrap();
+    let gone = || (!Path::new(&format!("/proc/{copier}")).exists()).then_some(());
+    wait_for("the end of what copies, with its agent's", gone);
     assert_eq!(volume(NAME).unwrap().state, VolumeState::Making);
     lab.import(NAME, &lab.text("disk.raw")).0.map_err(|e| e.chain()).unwrap();
     assert_imported(NAME);
@@ -92,7 +90,7 @@ fn vm_import_goes_on_with_what_a_killed_agent_has_fetched() {
     // The same URL, and its word for the file's version is the same. It falls silent once more: that is not waited for.
     let order = Import { stall: Duration::from_secs(5), ..lab.order(NAME, &server.url("stalls")) };
     let result = order.run(pool(), &Cancel::default(), &mut |_| ());
-    result.map_err(|e| e.chain()).unwrap();
+    drop(result.map_err(|e| e.chain()).unwrap());
     lab.assert_clean(&order.image.name);
     let asked = server.asked.lock().unwrap();
     let first = asked.iter().find(|line| line.starts_with("GET")).unwrap();

@@ -88,7 +88,7 @@ fn vm_import_iscsi_takes_a_lun_and_shows_its_secret_to_nobody() {
         seen.fetch_or(shown.contains(SECRET) || shown.contains(WRITTEN), Ordering::SeqCst);
     });
     lab.assert_clean(&order.image.name);
-    let found = result.map_err(|e| e.chain()).unwrap().found;
+    let found = result.map_err(|e| e.chain()).unwrap().0.found;
     assert_eq!(found.source, format!("iscsi://ann@{PORTAL}/{IQN}/0"));
     assert!(!seen.into_inner(), "a command line has the secret");
     assert_imported("a-lun");

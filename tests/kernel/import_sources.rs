@@ -106,7 +106,7 @@ fn vm_import_fetches_from_a_url_and_goes_on_where_a_transfer_broke_off() {
     let lab = Lab::new();
     let server = Server::of(fs::read(lab.path("disk.qcow2")).unwrap());
     let (result, heard) = lab.import("a-url", &server.url("disk.qcow2"));
-    result.map_err(|e| e.chain()).unwrap();
+    drop(result.map_err(|e| e.chain()).unwrap());
     assert!(matches!(heard[0], ImportProgress::Fetching { total: Some(_), .. }), "{heard:?}");
     assert_imported("a-url");
     assert_eq!(server.ranges(), ["-"]);
@@ -175,7 +175,7 @@ fn vm_import_takes_a_donors_disk_that_nobody_uses_and_holds_it_meanwhile() {
     let order = lab.order("a-donor", source);
     let result = order.run(pool(), &Cancel::default(), &mut |_| claimed.push(stack_on(source).is_err()));
     lab.assert_clean(&order.image.name);
-    result.map_err(|e| e.chain()).unwrap();
+    drop(result.map_err(|e| e.chain()).unwrap());
     assert!(!claimed.is_empty() && claimed.iter().all(|refused| *refused), "somebody else could take it");
     assert_imported("a-donor");
     stack_on(source).unwrap();

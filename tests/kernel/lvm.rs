@@ -7,7 +7,9 @@ use std::{
     fs::{File, OpenOptions},
     io::{Seek, SeekFrom, Write},
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{OnceLock, mpsc},
+    thread,
+    time::Duration,
 };
 
 use gptman::{GPT, GPTPartitionEntry};
@@ -132,6 +134,55 @@ fn vm_an_image_ends_read_only_inactive_and_published() {
     assert!(OpenOptions::new().write(true).open(&device).and_then(|mut f| f.write_all(&[1; 4096])).is_err());
     assert_eq!(pool().remove_image(&name).unwrap(), CHANGED);
     assert_eq!(pool().remove_image(&name).unwrap(), ALREADY);
+}
+
+#[test]
+#[ignore = "needs root and device-mapper in a guest: the lab runs it there"]
+fn vm_an_image_that_is_whole_is_put_to_rest_before_anybody_elses_command() {
+    let name: ImageId = "restless".parse().unwrap();
+    let lv = name.lv_name();
+    // With the pool in the kernel udev is not waited for, and without it is.
+    let held = image("holds-the-pool", Bytes::mib(32), 1);
+    let open = pool().open_image(&held).unwrap();
+    let device = pool().create_image_node(&name, Bytes::mib(32)).unwrap();
+    assert!(device.starts_with("/dev") && device.file_name().unwrap().to_str().unwrap().starts_with("dm-"));
+    OpenOptions::new().write(true).open(&device).unwrap().write_all(&[7; 4096]).unwrap();
+    let restless = pool().complete_image(&name, &[Tag::Published]).unwrap();
+    let shown = sh(&format!("lvs --noheadings -o lv_tags,lv_permissions,lv_active {VG}/{lv}"));
+    assert_eq!(shown.split_whitespace().collect::<Vec<_>>(), ["sheath.published", "writeable", "active"]);
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || drop(tell.send(pool().volumes().unwrap())));
+    let waits = told.recv_timeout(Duration::from_millis(500));
+    assert!(waits.is_err(), "a report was made meanwhile");
+    drop(restless);
+    let found = told.recv().unwrap().volumes[&lv].clone();
+    assert_eq!((found.state, found.active, found.writable), (VolumeState::Ready, false, false));
+    // What a kill has left in between is seen, and what is done at the next start does it.
+    sh(&format!("lvchange -y --permission rw {VG}/{lv} && lvchange -y -ay -K {VG}/{lv}"));
+    assert!(pool().volumes().unwrap().volumes[&lv].writable);
+    assert_eq!(pool().finish_image(&name, true).unwrap(), CHANGED);
+    let found = pool().volumes().unwrap().volumes[&lv].clone();
+    assert!(!found.active && !found.writable, "{found:?}");
+    drop(open);
+    pool().close_image(&held);
+    for image in [&name, &held] {
+        assert_eq!(pool().remove_image(image).unwrap(), CHANGED);
+    }
+}
+
+#[test]
+#[ignore = "needs root and device-mapper in a guest: the lab runs it there"]
+fn vm_the_pools_fill_is_the_same_by_the_kernels_word_and_by_lvms() {
+    let name = image("fills", Bytes::mib(64), 20);
+    let (kernel, lvm) = (pool().usage().unwrap(), pool().volumes().unwrap().pool);
+    assert_eq!(kernel.size, lvm.size);
+    // Other tests write meanwhile.
+    assert!(
+        (kernel.data_percent - lvm.data_percent).abs() < 10.0 && kernel.data_percent > 0.0,
+        "{kernel:?} {lvm:?}"
+    );
+    assert!((kernel.metadata_percent - lvm.metadata_percent).abs() < 10.0, "{kernel:?} {lvm:?}");
+    assert_eq!(pool().remove_image(&name).unwrap(), CHANGED);
 }
 
 #[test]

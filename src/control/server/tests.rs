@@ -77,7 +77,7 @@ fn reply(request: &Request) -> Reply {
             space_unknown: Some("why".into()),
         })),
         Request::Promote(PromoteRequest { dry_run: true, .. }) => Reply::Plan(vec![a_plan()]),
-        Request::ImportProgress { .. } => {
+        Request::ImportProgress { .. } | Request::NextProgress { .. } => {
             Reply::ImportProgress(ImportProgress::Failed { error: "why".into(), kind: Kind::Full })
         }
         Request::WorkProgress { .. } => Reply::Work(Box::new(a_work())),

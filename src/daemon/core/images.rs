@@ -8,7 +8,7 @@ use crate::{
     control::api::Reply,
     error::{Error, Kind, Result},
     image::Logs,
-    model::{ImageId, ImageRef, Manifest, Origin, Role, Tag, Volume},
+    model::{ImageId, ImageRef, Manifest, Origin, Role, Tag, Volume, VolumeState},
     observed::Volumes,
     plan::{self, Step},
     policy::images::{self, Publication},
@@ -59,6 +59,20 @@ impl Core {
         self.journal.tell_image(EventKind::Image, &image.name, &text);
         self.note_publication(&image, Some(publication));
         Ok(accepted(text))
+    }
+
+    /// Has images put to rest that an earlier agent has made whole, and was killed before it could do that.
+    pub(super) fn rest_images(&mut self) {
+        let all = self.volumes.iter().flat_map(|all| all.volumes.values());
+        let whole = all.filter(|volume| volume.writable && volume.state == VolumeState::Ready);
+        let restless = whole.filter_map(|volume| match &volume.role {
+            Role::Image { image, published, .. } => Some((image.clone(), *published)),
+            Role::Spare { .. } | Role::Disk { .. } => None,
+        });
+        for (image, published) in restless.collect::<Vec<_>>() {
+            let steps = vec![Step::FinishImage { image: image.clone(), published }];
+            self.submit(Subject::Image(image), "start", Work::Steps(steps));
+        }
     }
 
     /// Takes an image back: nobody can choose it any more.

@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Core, EventKind, ImportOrder, captures::Capture, operator::accepted};
+use super::{
+    Core, EventKind, ImportOrder,
+    captures::Capture,
+    operator::{ReplyTo, accepted},
+};
 use crate::{
     control::api::{ImportRequest, Reply},
     error::{Error, Kind, Result},
@@ -10,11 +14,13 @@ use crate::{
     model::{ImageId, ImageName, Imported, Manifest, NetDonor, Origin, Tag, VolumeState},
     plan::Step,
     policy,
-    status::ImportProgress,
+    status::{ImportProgress, Millis},
 };
 
 /// An image that is whole and not among the volumes of so many reports was taken away by somebody.
 pub(super) const MOST_REPORTS: u32 = 3;
+/// How long an answer to how far an import is waits for its end, in milliseconds; it goes with a tick.
+const PATIENCE: Millis = 1000;
 
 /// An import that runs, or how it ended.
 pub(super) struct Import {
@@ -44,6 +50,16 @@ pub(super) struct Imports {
     cancelled: BTreeSet<ImageName>,
     /// What the sources of those that are whole were.
     found: BTreeMap<ImageName, Imported>,
+    /// Those who want to hear of an import's end.
+    waiting: Vec<Waiting>,
+}
+
+/// Somebody who wants to hear how far an import is, not at once.
+#[derive(Debug)]
+struct Waiting {
+    name: ImageName,
+    until: Millis,
+    reply: ReplyTo,
 }
 
 impl Core {
@@ -123,6 +139,40 @@ impl Core {
         progress.map(Reply::ImportProgress).ok_or_else(none)
     }
 
+    /// Answers how far an import is when it has ended, or at one of the next ticks.
+    pub(super) fn next_progress(&mut self, name: ImageName, reply: ReplyTo) {
+        let until = self.now() + PATIENCE;
+        self.asked.waiting.push(Waiting { name, until, reply });
+        self.answer_waiting();
+    }
+
+    /// Answers those who wait to hear of an import that does not run, and those who have waited long enough.
+    pub(super) fn answer_waiting(&mut self) {
+        let (now, waiting) = (self.now(), std::mem::take(&mut self.asked.waiting));
+        for one in waiting {
+            let goes_on = self.imports.get(&one.name).is_some_and(Import::is_running);
+            if goes_on && now < one.until {
+                self.asked.waiting.push(one);
+            } else {
+                // Who has gone away meanwhile hears nothing.
+                let _ = one.reply.send(self.import_progress(&one.name));
+            }
+        }
+    }
+
+    /// Returns whether an import writes.
+    pub(super) fn imports_now(&self) -> bool {
+        self.imports.values().any(|import| matches!(import.progress, ImportProgress::Writing { .. }))
+    }
+
+    fn set_progress(&mut self, image: ImageId, progress: ImportProgress) {
+        let ends = !progress.is_running();
+        self.imports.insert(image.name.clone(), Import { image, progress });
+        if ends {
+            self.answer_waiting();
+        }
+    }
+
     pub(super) fn on_import(&mut self, image: ImageId, publish: bool, progress: ImportProgress) {
         match &progress {
             ImportProgress::Done => {
@@ -148,7 +198,7 @@ impl Core {
             | ImportProgress::Checking { .. }
             | ImportProgress::Writing { .. } => {}
         }
-        self.imports.insert(image.name.clone(), Import { image, progress });
+        self.set_progress(image, progress);
     }
 
     /// Notes what a source was, for the manifest, and the image's volume, which no report is needed for: it was made by us.
@@ -201,13 +251,15 @@ impl Core {
         }
     }
 
-    /// Ends an import whose image is listed, or gone.
+    /// Ends an import whose image is listed, or gone. Whoever waits for that hears of it first: its note stays until the
+    /// manifest is written, so that a kill between the two loses nothing.
     fn close_import(&mut self, image: &ImageId, publish: bool, listed: bool) {
+        let cancelled = self.asked.cancelled.contains(&image.name);
+        self.tell_import_end(image.clone(), publish, listed, cancelled);
         if listed {
             self.keep_import(image);
         }
-        let cancelled = self.end_import(&image.name);
-        self.tell_import_end(image.clone(), publish, listed, cancelled);
+        self.end_import(&image.name);
         self.forget_import(image.name.clone());
     }
 
@@ -238,7 +290,7 @@ impl Core {
             (EventKind::Failed, error.clone(), ImportProgress::Failed { error, kind: Kind::Missing })
         };
         self.journal.tell_image(kind, &image.name, &text);
-        self.imports.insert(image.name.clone(), Import { image, progress });
+        self.set_progress(image, progress);
     }
 }
 

@@ -158,6 +158,8 @@ pub struct Core {
     volumes: Option<Volumes>,
     /// When the last LVM report came in: reports age, our own steps are folded in.
     reported: Millis,
+    /// From when on events want another one.
+    report_due: Option<Millis>,
     busy: BTreeMap<Subject, Busy>,
     /// Blades that are to be looked at when the lanes have time, and why.
     backlog: VecDeque<(BladeId, &'static str)>,
@@ -219,6 +221,7 @@ impl Core {
             presence: Presence::default(),
             volumes: None,
             reported: 0,
+            report_due: None,
             busy: BTreeMap::new(),
             backlog: VecDeque::new(),
             untended: false,

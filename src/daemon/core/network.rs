@@ -167,7 +167,8 @@ impl Core {
     pub(super) fn on_tick(&mut self) {
         let now = self.now();
         self.answer_parked(|parked| parked.until <= now);
-        if now.saturating_sub(self.reported) > REPORT_AGE {
+        self.answer_waiting();
+        if now.saturating_sub(self.reported) > REPORT_AGE || self.is_report_due() {
             self.ask_volumes("periodic look");
         }
         if now / RETRY_EVERY != now.saturating_sub(1000) / RETRY_EVERY {

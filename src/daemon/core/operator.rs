@@ -34,6 +34,7 @@ impl Core {
             Request::Apply { slot } => self.operator_apply(slot),
             Request::Import(request) => self.operator_import(request),
             Request::ImportProgress { name } => self.import_progress(&name),
+            Request::NextProgress { name } => return self.next_progress(name, reply),
             Request::Publish { image, published: true, unproved } => self.operator_publish(&image, unproved),
             Request::Publish { image, published: false, .. } => self.operator_unpublish(&image),
             Request::RemoveImage { image } => self.operator_remove_image(&image),

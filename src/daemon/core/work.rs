@@ -69,14 +69,20 @@ impl Core {
     }
 
     pub(super) fn ask_volumes(&mut self, cause: &str) {
-        self.reported = self.now();
+        (self.reported, self.report_due) = (self.now(), None);
         self.submit(Subject::Volumes, cause, Work::Report);
     }
 
     /// Asks for a report at the next tick but one: udev tells of our own steps too, many at a time.
     pub(super) fn ask_volumes_soon(&mut self) {
-        let report_is_old = 28_000;
-        self.reported = self.reported.min(self.now().saturating_sub(report_is_old));
+        let soon = self.now() + 2_000;
+        self.report_due.get_or_insert(soon);
+    }
+
+    /// Returns whether events want a report now. While an import writes, they wait: most of them are of its own LVM commands, a
+    /// report would hold it up, and its end asks for one.
+    pub(super) fn is_report_due(&self) -> bool {
+        self.report_due.is_some_and(|due| self.now() > due) && !self.imports_now()
     }
 
     /// Makes one blade's disk and target as wished.
@@ -230,6 +236,7 @@ impl Core {
         self.watch_pool();
         if first {
             self.converge_all("start");
+            self.rest_images();
             return;
         }
         let before = before.unwrap_or_default();

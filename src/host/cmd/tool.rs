@@ -71,10 +71,12 @@ pub enum Tool {
     Ssh,
     /// Makes the appliance's own SSH key pair.
     SshKeygen,
+    /// Our own program, for its hidden subcommands.
+    Sheath,
 }
 
 /// Tool, path, Debian package.
-const TOOLS: [(Tool, &str, &str); 32] = [
+const TOOLS: [(Tool, &str, &str); 33] = [
     (Tool::Lvm, "/usr/sbin/lvm", "lvm2"),
     (Tool::Systemctl, "/usr/bin/systemctl", "systemd"),
     (Tool::SystemdRun, "/usr/bin/systemd-run", "systemd"),
@@ -107,6 +109,7 @@ const TOOLS: [(Tool, &str, &str); 32] = [
     (Tool::Grub2Mkconfig, "/usr/sbin/grub2-mkconfig", "grub2-tools"),
     (Tool::Ssh, "/usr/bin/ssh", "openssh-client"),
     (Tool::SshKeygen, "/usr/bin/ssh-keygen", "openssh-client"),
+    (Tool::Sheath, "/usr/bin/sheath", "sheath"),
 ];
 
 impl Tool {

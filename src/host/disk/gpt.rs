@@ -76,14 +76,22 @@ pub enum Partitioning {
 /// [`Kind::Invalid`](crate::error::Kind::Invalid) with the sentence that says what is missing.
 pub fn check(device: &Path) -> Result<Partitioning> {
     let file = File::open(device).attempt(|| format!("open '{}'", device.display()))?;
-    match Table::read(&file, device) {
+    check_open(&file, device)
+}
+
+/// Returns the same of a disk that is open already; `device` is what errors call it.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_open(file: &File, device: &Path) -> Result<Partitioning> {
+    match Table::read(file, device) {
         Ok(table) if table.entries.iter().any(GPTPartitionEntry::is_used) => Ok(Partitioning::Gpt),
         Ok(_) => {
             Err(Error::invalid(format!("'{}' has a partition table without partitions", device.display())))
         }
         // What is damaged is told as the MBR that it is, too.
-        Err(error) => match Mbr::read(&file, device)? {
-            Some(mbr) if mbr.has_large_sectors(&file) => Err(Error::invalid(format!(
+        Err(error) => match Mbr::read(file, device)? {
+            Some(mbr) if mbr.has_large_sectors(file) => Err(Error::invalid(format!(
                 "'{}' has an MBR with 4096-byte sectors; only 512-byte sectors are supported",
                 device.display()
             ))),

@@ -6,6 +6,7 @@
 //! images   golden images: create, promote, finish, publish, remove
 //! pool     the pool itself: physical volume, group, thin pool, and whether it has room
 //! space    how much of the pool each volume takes, and shares with none
+//! usage    how full the pool is, by the kernel's word
 //! transaction  what a killed command leaves in the pool
 //! ```
 //!
@@ -21,6 +22,9 @@ mod pool;
 mod report;
 mod space;
 mod transaction;
+mod usage;
+
+pub use images::Restless;
 
 use std::{
     path::{Path, PathBuf},
@@ -48,6 +52,9 @@ pub(crate) const REPORT: Duration = Duration::from_secs(60);
 /// Changes take tenths of a second, but the first activation after a start runs `thin_check` over the pool's metadata,
 /// which takes minutes on a large one, and a command that is killed too early may leave the pool suspended.
 pub(crate) const CHANGE: Duration = Duration::from_secs(300);
+
+/// Bytes of device-mapper's sectors.
+const SECTOR: u64 = 512;
 
 /// LVM's configuration for our commands alone.
 ///
@@ -172,6 +179,11 @@ impl Turn<'_> {
             .map_err(|e| missing_group(vg, e))?;
         report::Rows::parse(&json)
     }
+}
+
+/// Returns device-mapper's name of a logical volume: each hyphen is doubled, so that a single one separates.
+pub(super) fn dm_name(vg: &VgName, lv: &LvName) -> String {
+    format!("{}-{}", vg.as_str().replace('-', "--"), lv.as_str().replace('-', "--"))
 }
 
 /// Returns the error with the kind that a missing volume group has.

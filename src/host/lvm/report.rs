@@ -138,7 +138,16 @@ impl Row {
         let lv: LvName = self.lv_name.parse()?;
         let device = format!("/dev/{vg}/{lv}").into();
         let used_percent = self.percent("data_percent", &self.data_percent)?;
-        Ok(Some(Volume { lv, role, state, size: self.size()?, device, active: self.active(), used_percent }))
+        Ok(Some(Volume {
+            lv,
+            role,
+            state,
+            size: self.size()?,
+            device,
+            active: self.active(),
+            writable: self.writable(),
+            used_percent,
+        }))
     }
 
     /// Returns the fill of the row's pool.

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
-use super::{Lvm, report};
+use super::{Lvm, SECTOR, report};
 use crate::{
     error::{Error, Kind, Result},
     host::cmd::{Cmd, Tool},
@@ -21,8 +21,6 @@ use crate::{
 const COUNT: Duration = Duration::from_secs(20);
 /// Longest time for a message to the pool.
 const MESSAGE: Duration = Duration::from_secs(10);
-/// Bytes of device-mapper's sectors.
-const SECTOR: u64 = 512;
 
 /// What is asked of each volume.
 const COLUMNS: &str = "lv_name,thin_id,pool_lv";
@@ -44,7 +42,7 @@ impl Lvm {
     pub fn space(&self) -> Result<BTreeMap<LvName, Space>> {
         let busy = "count the pool's blocks: they are being counted already";
         let Ok(_counting) = self.counting.try_lock() else { return Err(Error::new(Kind::Busy, busy)) };
-        if !PathBuf::from("/dev/mapper").join(self.pool_part("-tpool")).exists() {
+        if !self.is_in_the_kernel() {
             return Ok(BTreeMap::new());
         }
         let args = report::args(COLUMNS).into_iter().chain([self.vg.as_str()]);

@@ -4,14 +4,16 @@
 use std::{
     fs::File,
     io::{ErrorKind, Seek, SeekFrom},
-    os::unix::fs::{FileExt, FileTypeExt},
+    os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt},
     path::Path,
 };
+
+use nix::libc::O_NONBLOCK;
 
 use crate::error::{Context, Error, Result};
 
 /// A file or a block device that is looked at.
-pub(super) struct Look {
+pub(in crate::image) struct Look {
     file: File,
     len: u64,
     device: bool,
@@ -19,29 +21,39 @@ pub(super) struct Look {
 
 impl Look {
     /// Opens it.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(in crate::image) fn open(path: &Path) -> Result<Self> {
+        // Or the opening might wait for ever, for somebody at a pipe's other end.
+        let file = File::options().read(true).custom_flags(O_NONBLOCK).open(path);
+        Self::of(file.attempt(|| format!("open '{}'", path.display()))?, path)
+    }
+
+    /// Takes what is open; `path` is what errors call it.
+    pub(in crate::image) fn of(mut file: File, path: &Path) -> Result<Self> {
         let shown = path.display();
-        let found = path.metadata().attempt(|| format!("look at '{shown}'"))?;
+        let found = file.metadata().attempt(|| format!("look at '{shown}'"))?;
         let device = found.file_type().is_block_device();
         if !found.is_file() && !device {
             return Err(Error::invalid(format!("'{shown}' is not a file and not a block device")));
         }
-        let mut file = File::open(path).attempt(|| format!("open '{shown}'"))?;
         // A device has its size only for those who ask for its end.
         let end = file.seek(SeekFrom::End(0)).and_then(|end| file.rewind().map(|()| end));
         let len = end.attempt(|| format!("find the end of '{shown}'"))?;
         Ok(Self { file, len, device })
     }
 
-    pub(super) fn into_file(self) -> File {
+    pub(in crate::image) fn into_file(self) -> File {
         self.file
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
     }
 
     pub(super) fn is_device(&self) -> bool {
         self.device
     }
 
-    pub(super) fn len(&self) -> u64 {
+    pub(in crate::image) fn len(&self) -> u64 {
         self.len
     }
 

@@ -7,10 +7,10 @@ use std::{
 
 use super::{Job, obtain::pull};
 use crate::{
-    error::{Context, Error, Result},
+    error::{Error, Result},
     host::{
         disk::gpt::{self, Partitioning, SEED_ROOM},
-        lvm::Lvm,
+        lvm::{Lvm, Restless},
     },
     image::{
         Source,
@@ -25,9 +25,12 @@ use crate::{
     plan::admit,
 };
 
-impl Job<'_> {
+/// The tags of a volume whose image is whole, and its rest that is to come.
+pub(in crate::image) type Done<'a> = (Vec<Tag>, Restless<'a>);
+
+impl<'l> Job<'_, 'l> {
     /// Makes a volume and writes the image to it; returns what it is, its size, and its volume's tags.
-    pub(super) fn write(&mut self, found: Screened, pool: PoolUsage) -> Result<(Screened, Bytes, Vec<Tag>)> {
+    pub(super) fn write(&mut self, found: Screened, pool: PoolUsage) -> Result<(Screened, Bytes, Done<'l>)> {
         admit(&with_more(pool, least(&self.seen, found)), self.import.watermark)?;
         self.watch.writing(0, Bytes(0))?;
         // What is packed shows its size at its end; a thin volume takes only what is written to it.
@@ -35,9 +38,9 @@ impl Job<'_> {
             Screened::Disk { virtual_size, .. } => virtual_size,
             Screened::Packed { .. } => LARGEST,
         };
-        let device = self.lvm.create_image(&self.import.image, room_for(size))?;
-        let (unpacked, tags) = self.unless_it_fails(|job| job.fill(&device, found, pool))?;
-        Ok((found, unpacked.unwrap_or(size), tags))
+        let device = self.lvm.create_image_node(&self.import.image, room_for(size))?;
+        let (unpacked, done) = self.unless_it_fails(|job| job.fill(&device, found, pool))?;
+        Ok((found, unpacked.unwrap_or(size), done))
     }
 
     /// Does what needs the volume that is ours, which goes if that fails.
@@ -50,22 +53,22 @@ impl Job<'_> {
         })
     }
 
-    pub(super) fn finish(&self, device: &Path) -> Result<Vec<Tag>> {
+    pub(super) fn finish(&self, device: &Path) -> Result<Done<'l>> {
         finish(self.lvm, &self.watch, device, (&self.import.image, self.import.publish))
     }
 
-    /// Writes the image to its volume and finishes it; returns the size of what was packed, and the volume's tags.
-    fn fill(&mut self, device: &Path, found: Screened, pool: PoolUsage) -> Result<(Option<Bytes>, Vec<Tag>)> {
+    /// Writes the image to its volume and finishes it; returns the size of what was packed.
+    fn fill(&mut self, device: &Path, found: Screened, pool: PoolUsage) -> Result<(Option<Bytes>, Done<'l>)> {
         let unpacked = self.convert(device, found, pool)?;
         if let Some(size) = unpacked {
             self.lvm.cut_image(&self.import.image, room_for(size))?;
         }
-        self.finish(device).map(|tags| (unpacked, tags))
+        self.finish(device).map(|done| (unpacked, done))
     }
 
     /// Writes the image to the device, watching the pool; returns the size of what was packed.
     fn convert(&mut self, device: &Path, found: Screened, pool: PoolUsage) -> Result<Option<Bytes>> {
-        let mut writing = Writing::new(self.lvm, device, pool, self.import.watermark)?;
+        let mut writing = Writing::new(self.lvm, device, pool, self.import.watermark);
         let (word, packed) = match found {
             Screened::Disk { format, .. } => (format.to_string(), false),
             Screened::Packed { packing, .. } => (packing.to_string(), true),
@@ -112,10 +115,10 @@ pub(super) struct Writing<'a> {
 }
 
 impl<'a> Writing<'a> {
-    pub(super) fn new(lvm: &'a Lvm, device: &Path, pool: PoolUsage, watermark: u8) -> Result<Self> {
-        let node = device.canonicalize().attempt(|| format!("find device '{}'", device.display()))?;
+    /// `node` is the kernel's own: its counters are found by its name.
+    pub(super) fn new(lvm: &'a Lvm, node: &Path, pool: PoolUsage, watermark: u8) -> Self {
         let guard = Guard::new(pool, watermark);
-        Ok(Self { lvm, node, figures: Progress::default(), permyriad: 0, guard })
+        Self { lvm, node: node.to_owned(), figures: Progress::default(), permyriad: 0, guard }
     }
 
     /// Takes in what whoever writes says, and returns how much is written.
@@ -133,13 +136,13 @@ pub(in crate::image) fn room_for(disk: Bytes) -> Bytes {
     Bytes(disk.0 + SEED_ROOM.0)
 }
 
-/// Makes an image that is written whole, unless it is none, or was cancelled; returns its volume's tags.
-pub(in crate::image) fn finish(
-    lvm: &Lvm,
+/// Makes an image that is written whole, unless it is none, or was cancelled.
+pub(in crate::image) fn finish<'a>(
+    lvm: &'a Lvm,
     watch: &Watch<'_>,
     device: &Path,
     (image, publish): (&ImageId, bool),
-) -> Result<Vec<Tag>> {
+) -> Result<Done<'a>> {
     let mbr = gpt::check(device)? == Partitioning::Mbr;
     if mbr && publish {
         return Err(Error::invalid(
@@ -150,9 +153,9 @@ pub(in crate::image) fn finish(
     watch.check()?;
     let published = publish.then_some(Tag::Published);
     let tags: Vec<Tag> = published.into_iter().chain(mbr.then_some(Tag::Mbr)).collect();
-    lvm.complete_image(image, &tags)?;
+    let restless = lvm.complete_image(image, &tags)?;
     // The last step takes tenths of a second: who cancelled meanwhile was told that nothing stays.
-    watch.check().map(|()| tags)
+    watch.check().map(|()| (tags, restless))
 }
 
 /// Returns how much of the pool the image takes at least: what its file takes, unless it is mostly air; nothing where the

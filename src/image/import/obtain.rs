@@ -20,7 +20,7 @@ use crate::{
     model::Bytes,
 };
 
-impl Job<'_> {
+impl Job<'_, '_> {
     /// Returns the checksums that the file has to have.
     pub(super) fn expected(&mut self) -> Result<Vec<Checksum>> {
         let mut expected = vec![];

@@ -27,8 +27,6 @@ use crate::{
 
 /// The hidden subcommand that fills a folder: `internal-build-workshop FOLDER FLAVOUR`.
 pub const BUILD: &str = "internal-build-workshop";
-/// Our own program: it goes into the initramfs.
-const SHEATH: &str = "/usr/bin/sheath";
 /// How often somebody who waits for it is asked whether to go on.
 const TURN: Duration = Duration::from_millis(250);
 /// Longest time for the making, emulated on a busy machine.
@@ -197,7 +195,7 @@ fn build_in(workshops: &Path, flavour: Flavour) -> Result<()> {
         .arg("--description=Sheath makes its workshop")
         .arg(format!("--property=ReadWritePaths={}", partial.display()));
     cmd = cmd.args(PROPERTIES.map(|property| format!("--property={property}")));
-    cmd.args(["--", SHEATH, BUILD])
+    cmd.args(["--", Tool::Sheath.path(), BUILD])
         .arg(&partial)
         .arg(flavour.name())
         .run()
@@ -220,7 +218,7 @@ fn key() -> Result<String> {
         hash.update(name);
         hash.update(content);
     }
-    if let Ok(program) = fs::metadata(SHEATH) {
+    if let Ok(program) = fs::metadata(Tool::Sheath.path()) {
         hash.update(program.size().to_le_bytes());
         hash.update(program.mtime().to_le_bytes());
     }
@@ -284,6 +282,6 @@ mod tests {
     fn the_configuration_has_the_drivers_of_the_guests_disk_and_of_every_root() {
         let modules: Vec<&str> = CONFIGURATION[1].1.lines().collect();
         assert!(["virtio_blk", "ext4", "xfs", "btrfs", "vfat"].iter().all(|name| modules.contains(name)));
-        assert!(CONFIGURATION[2].1.contains(SHEATH));
+        assert!(CONFIGURATION[2].1.contains(Tool::Sheath.path()));
     }
 }

@@ -54,6 +54,21 @@ impl Bench {
 }
 
 #[test]
+fn an_image_that_a_killed_agent_has_left_writable_is_put_to_rest_at_the_next_start() {
+    let bench = Bench::new(sample::config());
+    let image = id("web");
+    bench.host.run(&Step::CreateImage { image: image.clone(), size: Bytes::gib(2) }).unwrap();
+    let (add, remove) = (vec![Tag::Published], vec![Tag::Making]);
+    bench.host.run(&Step::TagImage { image: image.clone(), add, remove }).unwrap();
+    let volume = |host: &Sim| host.machine().volumes.volumes[&image.lv_name()].clone();
+    assert!(volume(&bench.host).writable);
+    let bench = Bench::resumed(sample::config(), bench.host, bench.dir);
+    let found = volume(&bench.host);
+    assert!(!found.writable, "{found:?}");
+    assert!(matches!(found.role, Role::Image { published: true, .. }), "as it was: {found:?}");
+}
+
+#[test]
 fn an_import_makes_the_next_version_and_changes_none_that_is_there() {
     let mut bench = Bench::new(sample::config());
     let before = bench.host.machine().volumes.volumes;

@@ -107,6 +107,47 @@ fn the_same_words_again_follow_an_import_that_runs_and_others_are_refused() {
 }
 
 #[test]
+fn who_waits_for_an_imports_next_word_hears_of_its_end_at_once_and_of_the_rest_in_a_second() {
+    let mut bench = Bench::new(sample::config());
+    let next = |bench: &mut Bench| {
+        let (reply, answer) = oneshot::channel();
+        bench.core.handle(Event::Operator(Request::NextProgress { name: name() }, reply));
+        answer
+    };
+    let missing = next(&mut bench).try_recv().unwrap().unwrap_err();
+    assert_eq!(missing.kind(), Kind::Missing, "it waits for nothing that does not run");
+    bench.ask_import("/srv/rocky.raw").unwrap();
+    let mut answer = next(&mut bench);
+    let written = ImportProgress::Writing { permyriad: 5000, pace: Pace::default() };
+    bench.tell_import(written.clone());
+    bench.core.handle(Event::Tick);
+    assert!(answer.try_recv().is_err(), "not yet");
+    *locked(&bench.clock) += 1000;
+    bench.core.handle(Event::Tick);
+    assert_eq!(answer.try_recv().unwrap().unwrap(), Reply::ImportProgress(written));
+    let (mut answer, mut other) = (next(&mut bench), next(&mut bench));
+    bench.has_volume(VolumeState::Ready);
+    bench.tell_import(ImportProgress::Done);
+    for answer in [&mut answer, &mut other] {
+        assert_eq!(answer.try_recv().unwrap().unwrap(), Reply::ImportProgress(ImportProgress::Done));
+    }
+}
+
+#[test]
+fn no_report_is_asked_for_because_of_what_an_import_does_to_lvm() {
+    let mut bench = Bench::new(sample::config());
+    bench.watch(WatchEvent::PhysicalVolume);
+    bench.ask_import("/srv/rocky.raw").unwrap();
+    let reported = bench.core.reported;
+    bench.watch(WatchEvent::PhysicalVolume);
+    *locked(&bench.clock) += 3_000;
+    bench.core.handle(Event::Tick);
+    assert_eq!(bench.core.reported, reported, "what was due before waits, too");
+    bench.tell_import(ImportProgress::Failed { error: "no".into(), kind: Kind::Full });
+    assert!(bench.core.reported > reported, "its end asks");
+}
+
+#[test]
 fn what_is_fetched_is_listed_before_it_has_a_volume() {
     let mut bench = Bench::new(sample::config());
     bench.ask_import("https://example.org/rocky.raw").unwrap();

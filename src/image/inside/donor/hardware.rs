@@ -84,6 +84,17 @@ impl Block {
         self.name() == wanted || files.iter().any(|file| text(&self.sys.join(file)).trim() == wanted)
     }
 
+    /// Returns whether it is a disk of the machine's own that nobody takes out. One of several paths to a disk is none: the
+    /// kernel hides each path to an NVMe disk (`nvme0c0n1`) behind the disk itself (`nvme0n1`).
+    fn is_own(&self) -> bool {
+        let (kind, says_yes) = (self.name(), |file: &str| text(&self.sys.join(file)).trim() == "1");
+        self.size.0 > 0
+            && !is_remote(&self.sys)
+            && !NO_DISKS.iter().any(|other| kind.starts_with(other))
+            && !says_yes("removable")
+            && !says_yes("hidden")
+    }
+
     /// Returns it for people.
     fn shown(&self) -> String {
         let model = text(&self.sys.join("device/model"));
@@ -153,15 +164,7 @@ pub(super) fn log_in() -> Result<Block> {
 
 /// Returns the machine's own disks.
 pub(super) fn disks(target: &Block) -> Vec<Block> {
-    let own = |block: &Block| {
-        let kind = block.name();
-        *block != *target
-            && block.size.0 > 0
-            && !is_remote(&block.sys)
-            && !NO_DISKS.iter().any(|other| kind.starts_with(other))
-            && text(&block.sys.join("removable")).trim() != "1"
-    };
-    blocks().into_iter().filter(own).collect()
+    blocks().into_iter().filter(|block| block != target && block.is_own()).collect()
 }
 
 /// Returns the one that is meant.
@@ -248,6 +251,20 @@ mod tests {
         assert_eq!(choose(&both, Some("sda")).unwrap(), first);
         assert_eq!(choose(&both, Some("S")).unwrap_err().kind(), Kind::Missing);
         assert_eq!(choose(&[], None).unwrap_err().kind(), Kind::Missing);
+    }
+
+    #[test]
+    fn what_is_hidden_or_removable_is_no_disk_of_the_machines_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = |block: &Block, file: &str, says: &[u8]| {
+            crate::host::file::save(&block.sys.join(file), says, 0o600).unwrap();
+        };
+        let [disk, path, stick, cd] =
+            ["nvme0n1", "nvme0c0n1", "sdb", "sr0"].map(|name| block(dir.path(), name, "S1"));
+        mark(&disk, "hidden", b"0\n");
+        mark(&path, "hidden", b"1\n");
+        mark(&stick, "removable", b"1\n");
+        assert_eq!([&disk, &path, &stick, &cd].map(Block::is_own), [true, false, false, false]);
     }
 
     #[test]
