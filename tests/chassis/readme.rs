@@ -42,7 +42,12 @@ impl Story {
     /// Waits in the guest for some seconds, and returns whether such a command has ended by then.
     fn has_ended(&mut self, name: &str) -> bool {
         let wait = format!("timeout 20 sh -c 'until [ -s /run/{name}.status ]; do sleep 1; done'");
-        self.stage.appliance.run(&wait).is_ok_and(|output| output.code == 0)
+        let output = self.stage.appliance.run(&wait);
+        // Nobody waits for what a lost appliance was at.
+        if let Some(lost) = self.stage.appliance.lost() {
+            panic!("{lost}");
+        }
+        output.is_ok_and(|output| output.code == 0)
     }
 
     /// Waits until such a command has ended, and returns whether it has ended well, and what it has told.

@@ -30,6 +30,9 @@ pub const MAX_SLOT: u8 = 8;
 pub const POOL_DISK: &str = "/dev/vdb";
 
 const SIZE: Size = Size { cpus: 2, mib: 2048 };
+/// Emulated, an appliance of two processors that has guests of its own is lost in one of some thirty of them: its kernel falls
+/// into a triple fault, and the machine begins anew. With one processor none of two hundred did that.
+const SIZE_WITH_GUESTS: Size = Size { cpus: 1, ..SIZE };
 const POOL_SIZE: &str = "20G";
 /// From restored to an answering agent takes a second or two; more only where several guests share a core.
 const RESTORED_BOUND: Duration = secs(60);
@@ -43,6 +46,12 @@ const BOOTED_BOUND: Duration = secs(300);
 /// nothing to rewrite.
 const HOLD_KVM: &str = "! command -v qemu-system-x86_64 > /dev/null || ! modprobe -q kvm-amd || systemd-run --quiet --unit=lab-kvm-held \
     qemu-system-x86_64 -accel kvm -cpu host -m 16 -S -nodefaults -no-user-config -display none";
+/// What a kernel says when it stops, or soon will.
+const KERNEL_STOPS: [&str; 3] = ["Oops: ", "BUG: ", "Kernel panic"];
+/// What stands on the console when the machine begins: its firmware's greeting.
+const FIRMWARE_BEGINS: &str = "SeaBIOS (version";
+/// What a kernel says last when somebody has asked for that.
+const KERNEL_RESTARTS: &str = "reboot: ";
 /// The lines of QEMU's register dump that tell a processor's number, whether it is halted, and where and in which mode it is.
 const TELLING: [&str; 5] = ["CPU#", "RIP=", "CS ", "CR0=", "EFER="];
 
@@ -53,6 +62,7 @@ pub struct Appliance {
     guest: Guest,
     shell: PathBuf,
     dir: PathBuf,
+    accel: Accel,
 }
 
 impl Appliance {
@@ -70,10 +80,10 @@ impl Appliance {
         let agent =
             timed("appliance: agent answers", || Agent::connect(&machine.path("agent"), RESTORED_BOUND))?;
         let shell = machine.path("shell");
-        let mut appliance = Appliance { agent, guest, shell, dir: lab.dir().to_owned() };
+        let mut appliance = Appliance { agent, guest, shell, dir: lab.dir().to_owned(), accel: lab.accel() };
         timed("appliance: clock set", || appliance.set_clock())?;
         timed("appliance: payload mounted", || appliance.mount(lab, payload))?;
-        if lab.accel() == Accel::Tcg {
+        if lab.accel() == Accel::Tcg && lab.has_guests() {
             appliance.ok(HOLD_KVM)?;
         }
         Ok(appliance)
@@ -92,7 +102,7 @@ impl Appliance {
         }
         let agent = Agent::connect(&machine.path("agent"), BOOTED_BOUND)?;
         let shell = machine.path("shell");
-        let mut appliance = Appliance { agent, guest, shell, dir: lab.dir().to_owned() };
+        let mut appliance = Appliance { agent, guest, shell, dir: lab.dir().to_owned(), accel: lab.accel() };
         // "degraded" ends it too; a failed unit is then a finding of the test that cares.
         appliance.run("systemctl is-system-running --wait")?;
         Ok(appliance)
@@ -103,7 +113,7 @@ impl Appliance {
     /// # Errors
     /// When the agent is gone, or the command takes more than five minutes.
     pub fn run(&mut self, command: &str) -> Result<Output> {
-        self.agent.run(command)
+        self.agent.run(command).map_err(|error| self.explained(error))
     }
 
     /// Runs a shell command as root that must succeed, and returns its output.
@@ -111,11 +121,36 @@ impl Appliance {
     /// # Errors
     /// When it does not, with its words.
     pub fn ok(&mut self, command: &str) -> Result<String> {
-        let cause = match self.agent.run(command)? {
+        let cause = match self.run(command)? {
             output if output.code == 0 => return Ok(output.stdout),
             output => format!("{output:?}"),
         };
         Err(Error::new(format!("run '{command}' in the appliance"), cause))
+    }
+
+    /// Adds what became of the guest, if it is known: an agent that is silent has no words.
+    fn explained(&mut self, error: Error) -> Error {
+        if let Some(lost) = self.lost() {
+            return Error::new(lost, error);
+        }
+        match kernel_stopped(&self.guest.console.text()) {
+            Some(line) => Error::new("the guest's kernel has stopped", format!("{line}; {error}")),
+            None => error,
+        }
+    }
+
+    /// Returns what became of it, where its emulator has lost it: QEMU has ended by itself, or the machine began anew and nobody in
+    /// it had asked for that. A processor of the host's that does so is no chance, and `None`.
+    pub fn lost(&mut self) -> Option<String> {
+        if self.accel == Accel::Kvm {
+            return None;
+        }
+        if !self.guest.runs() {
+            let words = std::fs::read_to_string(self.dir.join("appliance.qemu.log")).unwrap_or_default();
+            let last = words.lines().last().unwrap_or("and has said nothing");
+            return Some(format!("the emulator has ended: {last}"));
+        }
+        begins_anew(&self.guest.console.text()).then(|| "the emulated machine began anew".to_owned())
     }
 
     /// Returns the guest agent, for commands with a bound of their own.
@@ -229,6 +264,16 @@ impl Appliance {
     }
 }
 
+/// Returns what a kernel has said of its own end, if it has.
+fn kernel_stopped(console: &str) -> Option<&str> {
+    console.lines().find(|line| KERNEL_STOPS.iter().any(|word| line.contains(word))).map(str::trim)
+}
+
+/// Returns whether a machine that was restored from its saved state has begun anew and not been told to.
+fn begins_anew(console: &str) -> bool {
+    console.matches(FIRMWARE_BEGINS).count() > console.matches(KERNEL_RESTARTS).count()
+}
+
 /// Returns the MAC of a slot's port: the appliance's side of the cable.
 pub fn port_mac(slot: u8) -> String {
     format!("52:54:00:5a:00:{slot:02x}")
@@ -253,7 +298,8 @@ pub(crate) fn machine(lab: &Lab) -> Result<Machine> {
     let image = images::appliance(lab.cache(), lab.release())?;
     let pool = lab.path("appliance-pool.qcow2");
     blank(&pool, POOL_SIZE)?;
-    let mut machine = Machine::new(lab, "appliance", SIZE);
+    let is_small = lab.has_guests() && lab.accel() == Accel::Tcg;
+    let mut machine = Machine::new(lab, "appliance", if is_small { SIZE_WITH_GUESTS } else { SIZE });
     machine.args(["-kernel", &image.join("vmlinuz").to_string_lossy()]);
     machine.args(["-initrd", &image.join("initrd.img").to_string_lossy()]);
     machine.args(["-append", "root=/dev/vda rw console=ttyS0 quiet mitigations=off"]);
@@ -280,4 +326,25 @@ fn disk(machine: &mut Machine, id: &str, image: &Path) {
     let caching = "cache.no-flush=on,discard=unmap,detect-zeroes=unmap";
     machine.args(["-blockdev", &format!("driver=qcow2,node-name={id}-node,{file},{caching}")]);
     machine.args(["-device", &format!("virtio-blk-pci,id={id},drive={id}-node,serial={id}")]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{begins_anew, kernel_stopped};
+
+    #[test]
+    fn what_a_kernel_says_of_its_own_end_is_found_on_its_console() {
+        let said = "appliance login: root\r\n[ 9.1] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI\r\n[ 9.1] CPU: 1 PID: 7\r\n";
+        assert_eq!(kernel_stopped(said), Some("[ 9.1] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI"));
+        assert_eq!(kernel_stopped("[ 9.1] kvm: Unhandled WRMSR\n"), None);
+    }
+
+    #[test]
+    fn a_machine_begins_anew_where_its_firmware_greets_and_nobody_has_restarted_it() {
+        let greeting = "SeaBIOS (version 1.16.3-debian)\n";
+        assert!(!begins_anew("appliance login: root\n"));
+        assert!(begins_anew(&format!("kvm: something\n{greeting}")));
+        assert!(!begins_anew(&format!("[  9.0] reboot: Restarting system\n{greeting}")));
+        assert!(begins_anew(&format!("[  9.0] reboot: Restarting system\n{greeting}{greeting}")));
+    }
 }

@@ -1,8 +1,8 @@
 //! The benchmark's conductor: starts the guests, has each part measured, judges the figures by their bars, and writes
 //! them down. `ONLY=lio.restore,lio.event` leaves all parts out but those with a figure of such a name or below it.
 //!
-//! Two stages: `engine` is a bare appliance in which the benchmark's own program drives the product's library;
-//! `installed` has the package on it and a blade in a slot. Sides of one figure are always measured in the same guest and
+//! Three stages: `engine` is a bare appliance in which the benchmark's own program drives the product's library;
+//! `installed` has the package on it and a blade in a slot, and once more, guests of its own. Sides of one figure are always measured in the same guest and
 //! the same run.
 
 mod engine;
@@ -32,6 +32,10 @@ pub fn run(program: &Path) -> Result<bool> {
         }
         if wanted(installed::NAMES) {
             installed::run(program, &wanted, &mut report)?;
+        }
+        // The last, because an emulated guest's guest may be lost, with the run.
+        if wanted(installed::WORKSHOP) {
+            installed::run_with_guests(program, &mut report)?;
         }
         Ok(())
     };

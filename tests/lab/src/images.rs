@@ -59,8 +59,10 @@ pub fn booted(lab: &Lab) -> Result<PathBuf> {
     let made_from: Vec<&str> = made_from.iter().map(String::as_str).collect();
     // The image's folder is named by its key, and the machine's identity has that name.
     debug_assert!(made_from[0].contains(&*image.to_string_lossy()));
-    lab.cache().artifact(&lab.release().kind("booted"), &made_from, |dir| {
+    let kind = lab.release().kind(if lab.has_guests() { "booted-for-guests" } else { "booted" });
+    lab.cache().artifact(&kind, &made_from, |dir| {
         let run = Lab::with("boot", lab.cache().clone(), lab.accel())?.on(lab.release());
+        let run = if lab.has_guests() { run.with_guests() } else { run };
         let mut guest = phase::timed("appliance: first boot", || Appliance::cold(&run))?;
         guest.ok("sync")?;
         guest.save(&dir.join("memory"))?;

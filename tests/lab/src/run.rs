@@ -19,6 +19,7 @@ pub struct Lab {
     cache: Cache,
     accel: Accel,
     release: Release,
+    has_guests: bool,
 }
 
 impl Lab {
@@ -39,13 +40,20 @@ impl Lab {
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("sheath-lab.{}.{run}.{name}", std::process::id()));
         fs::create_dir_all(&dir).attempt(|| format!("make run folder '{}'", dir.display()))?;
-        Ok(Lab { dir, cache, accel, release: Release::default() })
+        Ok(Lab { dir, cache, accel, release: Release::default(), has_guests: false })
     }
 
     /// Makes the run's appliance one of this release.
     #[must_use]
     pub fn on(mut self, release: Release) -> Self {
         self.release = release;
+        self
+    }
+
+    /// Makes the run's appliance one that has guests of its own: workshops, proofs. Emulated, it then has one processor.
+    #[must_use]
+    pub fn with_guests(mut self) -> Self {
+        self.has_guests = true;
         self
     }
 
@@ -67,6 +75,11 @@ impl Lab {
     /// Returns how guests are run.
     pub fn accel(&self) -> Accel {
         self.accel
+    }
+
+    /// Returns whether the run's appliance has guests of its own.
+    pub fn has_guests(&self) -> bool {
+        self.has_guests
     }
 
     /// Returns what the run's appliance is made of.

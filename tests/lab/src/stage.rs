@@ -41,27 +41,27 @@ impl Stage {
     /// # Errors
     /// What did not work, with the product's own words.
     pub fn ready(name: &str) -> Result<Self> {
-        Self::ready_with(name, Payload::new())
+        Self::ready_with(Lab::new(name)?, Payload::new())
     }
 
-    /// The same, with more files on the payload.
+    /// The same with the given run, and with more files on the payload.
     ///
     /// # Errors
     /// As [`Stage::ready`].
-    pub fn ready_with(name: &str, more: Payload) -> Result<Self> {
-        let mut stage = Self::with_golden(Lab::new(name)?, more)?;
+    pub fn ready_with(lab: Lab, more: Payload) -> Result<Self> {
+        let mut stage = Self::with_golden(lab, more)?;
         timed("appliance: package installed", || stage.install())?;
         timed("appliance: set up", || stage.set_up(""))?;
         timed("appliance: image imported", || stage.import())?;
         Ok(stage)
     }
 
-    /// Starts the appliance with the package, the golden image and a copy of the donor's disk at hand, and nothing done with them.
+    /// Starts the appliance of the given run with the package, the golden image and a copy of the donor's disk at hand, and
+    /// nothing done with them.
     ///
     /// # Errors
     /// Where there is no package, or the guest does not come to life.
-    pub fn bare(name: &str) -> Result<Self> {
-        let lab = Lab::new(name)?;
+    pub fn bare(lab: Lab) -> Result<Self> {
         let payload = Payload::new().file("donor.qcow2", images::donor(&lab)?);
         Self::with_golden(lab, payload)
     }

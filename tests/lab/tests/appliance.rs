@@ -3,7 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
-use sheath_lab::{Appliance, Lab, Payload, port_mac, secs, until};
+use serde_json::json;
+use sheath_lab::{Accel, Appliance, Lab, Payload, port_mac, secs, until};
 
 /// The carrier of a slot's port, as its kernel sees it.
 fn carrier(appliance: &mut Appliance, slot: u8) -> String {
@@ -28,6 +29,23 @@ fn vm_a_restored_appliance_does_what_a_test_needs() {
     cables_and_nics(&mut appliance);
     appliance.agent().push("/run/big", &[b'x'; 200_000]).unwrap();
     assert_eq!(appliance.ok("stat -c %s /run/big").unwrap().trim(), "200000");
+}
+
+#[test]
+fn vm_an_appliance_that_its_emulator_loses_is_told_as_lost() {
+    let lab = Lab::new("lost").unwrap().with_guests();
+    if lab.accel() != Accel::Tcg {
+        return;
+    }
+    let mut appliance = Appliance::booted(&lab, &Payload::new()).unwrap();
+    assert_eq!(appliance.ok("nproc").unwrap().trim(), "1");
+    assert_eq!(appliance.lost(), None);
+    // Not as a guest does it: its kernel says nothing of that.
+    appliance.qmp().execute("system_reset", json!({})).unwrap();
+    let lost = until("the firmware's greeting", secs(60), || appliance.lost()).unwrap();
+    assert!(lost.contains("began anew"), "{lost}");
+    appliance.qmp().execute("quit", json!({})).unwrap();
+    until("QEMU's end", secs(60), || appliance.lost().filter(|lost| lost.contains("has ended"))).unwrap();
 }
 
 fn cables_and_nics(appliance: &mut Appliance) {

@@ -8,17 +8,19 @@ use super::{Report, engine::part, promote};
 use crate::error::Result;
 use crate::payload::Payload;
 use crate::phase::timed;
+use crate::run::Lab;
 use crate::stage::Stage;
 
 const DRIFT: &str = "lio.drift_repair_ms";
 const IMPORT: [&str; 5] = [
     "image.import.vs_qemu_img",
-    "image.import.converting",
+    "image.import.copying",
     "image.import.vs_by_hand",
     "image.import.pool_bytes",
     "image.import.rss_mib",
 ];
-const WORKSHOP: [&str; 2] = ["image.seal", "image.prove"];
+/// The figures of guests of the appliance's own.
+pub(super) const WORKSHOP: &[&str] = &["image.seal", "image.prove"];
 const SCALE: [&str; 2] = ["lio.rss_mib.1000", "lio.start.1000"];
 
 /// All figures of this stage.
@@ -34,8 +36,6 @@ pub(super) const NAMES: &[&str] = &[
     IMPORT[2],
     IMPORT[3],
     IMPORT[4],
-    WORKSHOP[0],
-    WORKSHOP[1],
     SCALE[0],
     SCALE[1],
 ];
@@ -45,7 +45,7 @@ pub(super) const NAMES: &[&str] = &[
 /// # Errors
 /// What did not work.
 pub(super) fn run(program: &Path, wanted: &dyn Fn(&[&str]) -> bool, report: &mut Report) -> Result<()> {
-    let mut stage = Stage::ready_with("bench-installed", Payload::new().file("figures", program))?;
+    let mut stage = Stage::ready_with(Lab::new("bench-installed")?, Payload::new().file("figures", program))?;
     report.machine(&mut stage.appliance, &stage.lab)?;
     if wanted(install::NAMES) || wanted(&[DRIFT]) {
         let blade = see_a_blade(&mut stage)?;
@@ -67,10 +67,7 @@ pub(super) fn run(program: &Path, wanted: &dyn Fn(&[&str]) -> bool, report: &mut
         release(&mut stage)?;
     }
     if wanted(&IMPORT) {
-        add(&mut stage, report, "import 3")?;
-    }
-    if wanted(&WORKSHOP) {
-        add(&mut stage, report, "workshop")?;
+        add(&mut stage, report, "import 9")?;
     }
     if wanted(&SCALE) {
         stage.appliance.ok("systemctl stop sheathd")?;
@@ -78,6 +75,17 @@ pub(super) fn run(program: &Path, wanted: &dyn Fn(&[&str]) -> bool, report: &mut
         add(&mut stage, report, "served 1000")?;
     }
     Ok(())
+}
+
+/// Measures what the agent does in guests, on an appliance that may have some.
+///
+/// # Errors
+/// What did not work.
+pub(super) fn run_with_guests(program: &Path, report: &mut Report) -> Result<()> {
+    let lab = Lab::new("bench-workshop")?.with_guests();
+    let mut stage = Stage::ready_with(lab, Payload::new().file("figures", program))?;
+    report.machine(&mut stage.appliance, &stage.lab)?;
+    add(&mut stage, report, "workshop")
 }
 
 /// Has the program do a part, and keeps its figures.

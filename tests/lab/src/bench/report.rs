@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::appliance::Appliance;
 use crate::error::{Attempt, Result};
+use crate::machine::qemu_version;
 use crate::phase::say;
 use crate::run::Lab;
 
@@ -108,7 +109,7 @@ const FIGURES: &[(&str, Option<Bar>, &str)] = &[
         Some(Bar::Ratio(1.1)),
         "import of a 2 GiB raw image with 400 MiB of data until it is listed, beside `qemu-img convert -W` alone",
     ),
-    ("image.import.converting", None, "its conversion alone, with its sandbox, beside the same"),
+    ("image.import.copying", None, "the process that copies it, from its start to its end, beside the same"),
     (
         "image.import.vs_by_hand",
         Some(Bar::Ratio(1.1)),
@@ -227,12 +228,17 @@ impl Report {
         self.rows.push(row);
     }
 
-    /// Notes what the figures are measured on.
+    /// Notes what the figures are measured on: the first guest's word stands.
     pub(super) fn machine(&mut self, guest: &mut Appliance, lab: &Lab) -> Result<()> {
+        if !self.machine.is_empty() {
+            return Ok(());
+        }
         let words = "echo \"$(date -u +%F), Linux $(uname -r), $(nproc) CPUs, \
             $(awk '/MemTotal/ { printf \"%.1f\", $2 / 1048576 }' /proc/meminfo) GiB, \
             targetcli-fb $(dpkg-query -W -f '${Version}' targetcli-fb)\"";
-        self.machine = format!("{}, {}", guest.ok(words)?.trim(), lab.accel().identity());
+        let qemu = qemu_version()?;
+        let qemu = qemu.split_whitespace().nth(3).unwrap_or_default();
+        self.machine = format!("{}, QEMU {qemu} with {}", guest.ok(words)?.trim(), lab.accel().identity());
         Ok(())
     }
 
