@@ -55,6 +55,11 @@ fn image() -> ImageId {
     image
 }
 
+/// Gives the appliance that address, if it has it not.
+fn has_address() {
+    run("ip", &["address", "replace", &format!("{ADDRESS}/32"), "dev", "lo"]).unwrap();
+}
+
 /// Returns the trial of the image, as the agent makes it, at an address that the guest can reach.
 fn trial(subjects: &Subjects, image: &ImageId) -> Trial {
     let portal = Portal(format!("{ADDRESS}:3499").parse().unwrap());
@@ -91,7 +96,7 @@ fn vm_proof_goes_by_pxe_ipxe_and_iscsi_to_the_prompt() {
     if !ready() {
         return;
     }
-    run("ip", &["address", "add", &format!("{ADDRESS}/32"), "dev", "lo"]).unwrap();
+    has_address();
     let image = image();
     let subjects = Subjects::new("sheathtest", &image, 99);
     let trial = trial(&subjects, &image);
@@ -100,7 +105,9 @@ fn vm_proof_goes_by_pxe_ipxe_and_iscsi_to_the_prompt() {
     let proof = proved(&trial, &subjects);
     nix::sys::stat::umask(umask);
     let console = String::from_utf8_lossy(&fs::read(&proof.log).unwrap()).into_owned();
-    for words in ["iPXE", "Booting from SAN device 0x80", "proof login:"] {
+    // SeaBIOS keeps what it is to print for a moment, and the boot sector writes to the port by itself: the device's number may
+    // be cut short.
+    for words in ["iPXE", "Booting from SAN device", "proof login:"] {
         assert!(console.contains(words), "{words}: {console}");
     }
     nothing_is_left(&subjects);
@@ -155,7 +162,7 @@ fn vm_proof_that_is_cancelled_takes_guest_disk_and_target_away() {
     if !ready() {
         return;
     }
-    let _ = run("ip", &["address", "add", &format!("{ADDRESS}/32"), "dev", "lo"]);
+    has_address();
     let image = image();
     let _ = fs::remove_file(Path::new(FOLDER).join("proofs/proof@1-bios.log"));
     let subjects = Subjects::new("sheathtest", &image, 99);
