@@ -93,7 +93,7 @@ fn leaves_nothing(story: &mut Story) {
 /// The same partitions with the same GUIDs, and a file system that is whole, as user space sees both: a copy of the donor's disk is at hand.
 fn is_the_donors_disk(story: &mut Story) {
     let export = format!("sheath image export {CAPTURED} /var/tmp/captured.raw --force > /dev/null");
-    story.stage.appliance.agent().run_within(&export, secs(300)).unwrap().ok().unwrap();
+    story.stage.appliance.run_within(&export, secs(300)).unwrap().ok().unwrap();
     let dump =
         |file: &str| format!("sfdisk --dump {file} | grep -v '^device\\|^last-lba' | sed 's/^[^ ]*raw//'");
     let copy = story.run(&dump("/var/tmp/captured.raw"));

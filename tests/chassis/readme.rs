@@ -24,7 +24,7 @@ impl Story {
     pub(super) fn as_written(&mut self, command: &str) -> Output {
         is_in_the_readme(command);
         let begin = Instant::now();
-        let output = self.stage.appliance.agent().run_within(command, WORK_BOUND).unwrap();
+        let output = self.stage.appliance.run_within(command, WORK_BOUND).unwrap();
         // One that is refused is for whoever asked: he may ask until it is not.
         if output.code == 0 {
             done(&format!("   {command}"), begin.elapsed());

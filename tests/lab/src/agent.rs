@@ -13,8 +13,6 @@ use crate::error::{Attempt, Error, Result};
 use crate::wait::{pause, secs, until};
 use crate::wire::Wire;
 
-/// How long a command may take where the caller names no bound: an emulated `apt-get install` needs about a minute.
-const COMMAND_BOUND: Duration = secs(300);
 /// The agent answers its own commands within milliseconds; in an emulated guest that writes to its disks, on a machine
 /// that has five things to do per core, it has once taken over 30 s.
 const ANSWER_BOUND: Duration = secs(180);
@@ -55,7 +53,7 @@ impl fmt::Debug for Output {
 
 /// A conversation with one guest's agent.
 #[derive(Debug)]
-pub struct Agent {
+pub(crate) struct Agent {
     wire: Wire,
     hellos: i64,
 }
@@ -65,26 +63,23 @@ impl Agent {
     ///
     /// # Errors
     /// When it does not within `bound`.
-    pub fn connect(socket: &Path, bound: Duration) -> Result<Self> {
+    pub(crate) fn connect(socket: &Path, bound: Duration) -> Result<Self> {
         let mut agent = Agent { wire: Wire::connect(socket)?, hellos: 0 };
         until("the guest agent", bound, || agent.hello().ok())?;
         agent.wire.patience(ANSWER_BOUND)?;
         Ok(agent)
     }
 
-    /// Runs a shell command as root.
+    /// Runs a shell command as root, for at most `bound` and for as long as `goes_on` finds no reason to give it up.
     ///
     /// # Errors
-    /// When the agent is gone, or the command outlives five minutes. A command that fails is an [`Output`], not an error.
-    pub fn run(&mut self, command: &str) -> Result<Output> {
-        self.run_within(command, COMMAND_BOUND)
-    }
-
-    /// Runs a shell command as root, for at most `bound`.
-    ///
-    /// # Errors
-    /// As [`Agent::run`].
-    pub fn run_within(&mut self, command: &str, bound: Duration) -> Result<Output> {
+    /// When the agent is gone, the command outlives its bound, or that reason. A command that fails is an [`Output`], not an error.
+    pub(crate) fn run(
+        &mut self,
+        command: &str,
+        bound: Duration,
+        mut goes_on: impl FnMut() -> Result<()>,
+    ) -> Result<Output> {
         let start = json!({
             "path": "/bin/sh", "arg": ["-c", command], "capture-output": true,
             "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"],
@@ -100,6 +95,7 @@ impl Agent {
                 let cause = format!("still running after {} s", bound.as_secs());
                 return Err(Error::new(format!("run '{command}' in the guest"), cause));
             }
+            goes_on()?;
             pause(Duration::from_millis(LOOKS_MS[look.min(LOOKS_MS.len() - 1)]));
         }
         unreachable!("the loop above has no end but its returns")
@@ -109,7 +105,7 @@ impl Agent {
     ///
     /// # Errors
     /// When the guest cannot write there.
-    pub fn push(&mut self, path: &str, content: &[u8]) -> Result<()> {
+    pub(crate) fn push(&mut self, path: &str, content: &[u8]) -> Result<()> {
         let handle = self.call("guest-file-open", &json!({"path": path, "mode": "w"}))?;
         for piece in content.chunks(48 * 1024) {
             self.call("guest-file-write", &json!({"handle": handle, "buf-b64": BASE64.encode(piece)}))?;

@@ -36,6 +36,8 @@ const SIZE_WITH_GUESTS: Size = Size { cpus: 1, ..SIZE };
 const POOL_SIZE: &str = "20G";
 /// From restored to an answering agent takes a second or two; more only where several guests share a core.
 const RESTORED_BOUND: Duration = secs(60);
+/// How long a command may take where the caller names no bound: an emulated `apt-get install` needs about a minute.
+const COMMAND_BOUND: Duration = secs(300);
 /// A booting appliance answers after 15 s emulated on an idle machine.
 const BOOTED_BOUND: Duration = secs(300);
 /// A guest that never runs, for as long as the appliance does.
@@ -52,8 +54,13 @@ const KERNEL_STOPS: [&str; 3] = ["Oops: ", "BUG: ", "Kernel panic"];
 const FIRMWARE_BEGINS: &str = "SeaBIOS (version";
 /// What a kernel says last when somebody has asked for that.
 const KERNEL_RESTARTS: &str = "reboot: ";
-/// The lines of QEMU's register dump that tell a processor's number, whether it is halted, and where and in which mode it is.
-const TELLING: [&str; 5] = ["CPU#", "RIP=", "CS ", "CR0=", "EFER="];
+/// What a kernel says, every two minutes, of a task that waits for its disk.
+const TASK_WAITS: &str = "blocked for more than ";
+/// A task that waits for so many seconds is not late: the emulator has lost the word of its disk.
+const DISK_SECONDS: u64 = 240;
+/// The lines of QEMU's register dump that tell a processor's number, whether it is halted, where and in which mode it is, and what
+/// its interrupt controller is at.
+const TELLING: [&str; 7] = ["CPU#", "RIP=", "CS ", "CR0=", "EFER=", "ISR", "IRR"];
 
 /// A running appliance guest.
 #[derive(Debug)]
@@ -62,7 +69,8 @@ pub struct Appliance {
     guest: Guest,
     shell: PathBuf,
     dir: PathBuf,
-    accel: Accel,
+    /// Whether it is the emulator's fault where it is lost: a processor of the host's that does so is no chance.
+    is_emulated: bool,
 }
 
 impl Appliance {
@@ -77,13 +85,11 @@ impl Appliance {
         machine.args(["-incoming", "defer"]);
         let mut guest = machine.start()?;
         timed("appliance: memory restored", || guest.qmp.restore(&saved.join("memory")))?;
-        let agent =
-            timed("appliance: agent answers", || Agent::connect(&machine.path("agent"), RESTORED_BOUND))?;
-        let shell = machine.path("shell");
-        let mut appliance = Appliance { agent, guest, shell, dir: lab.dir().to_owned(), accel: lab.accel() };
+        let mut appliance =
+            timed("appliance: agent answers", || Self::answering(lab, &machine, guest, RESTORED_BOUND))?;
         timed("appliance: clock set", || appliance.set_clock())?;
         timed("appliance: payload mounted", || appliance.mount(lab, payload))?;
-        if lab.accel() == Accel::Tcg && lab.has_guests() {
+        if lab.emulates_guests() {
             appliance.ok(HOLD_KVM)?;
         }
         Ok(appliance)
@@ -100,20 +106,38 @@ impl Appliance {
         for slot in 1..=SLOTS {
             guest.qmp.set_link(&nic(slot), false)?;
         }
-        let agent = Agent::connect(&machine.path("agent"), BOOTED_BOUND)?;
-        let shell = machine.path("shell");
-        let mut appliance = Appliance { agent, guest, shell, dir: lab.dir().to_owned(), accel: lab.accel() };
+        let mut appliance = Self::answering(lab, &machine, guest, BOOTED_BOUND)?;
         // "degraded" ends it too; a failed unit is then a finding of the test that cares.
         appliance.run("systemctl is-system-running --wait")?;
         Ok(appliance)
     }
 
+    /// Waits until its guest agent answers.
+    fn answering(lab: &Lab, machine: &Machine, guest: Guest, bound: Duration) -> Result<Self> {
+        let (agent, shell) = (Agent::connect(&machine.path("agent"), bound)?, machine.path("shell"));
+        let (dir, is_emulated) = (lab.dir().to_owned(), lab.accel() == Accel::Tcg);
+        Ok(Appliance { agent, guest, shell, dir, is_emulated })
+    }
+
     /// Runs a shell command as root; a failing command is an [`Output`], not an error.
     ///
     /// # Errors
-    /// When the agent is gone, or the command takes more than five minutes.
+    /// When the guest is lost, or the command takes more than five minutes.
     pub fn run(&mut self, command: &str) -> Result<Output> {
-        self.agent.run(command).map_err(|error| self.explained(error))
+        self.run_within(command, COMMAND_BOUND)
+    }
+
+    /// Runs a shell command as root, for at most `bound`.
+    ///
+    /// # Errors
+    /// As [`Appliance::run`]. A guest that is lost is told as soon as it is.
+    pub fn run_within(&mut self, command: &str, bound: Duration) -> Result<Output> {
+        let Self { agent, guest, is_emulated, .. } = self;
+        let goes_on = || match lost(guest, *is_emulated) {
+            Some(lost) => Err(Error::new(format!("run '{command}' in the appliance"), lost)),
+            None => Ok(()),
+        };
+        agent.run(command, bound, goes_on).map_err(|error| self.explained(error))
     }
 
     /// Runs a shell command as root that must succeed, and returns its output.
@@ -131,7 +155,7 @@ impl Appliance {
     /// Adds what became of the guest, if it is known: an agent that is silent has no words.
     fn explained(&mut self, error: Error) -> Error {
         if let Some(lost) = self.lost() {
-            return Error::new(lost, error);
+            return Error::new(lost, format!("{error}\n{}", self.plight()));
         }
         match kernel_stopped(&self.guest.console.text()) {
             Some(line) => Error::new("the guest's kernel has stopped", format!("{line}; {error}")),
@@ -139,23 +163,18 @@ impl Appliance {
         }
     }
 
-    /// Returns what became of it, where its emulator has lost it: QEMU has ended by itself, or the machine began anew and nobody in
-    /// it had asked for that. A processor of the host's that does so is no chance, and `None`.
+    /// Returns what became of it, where its emulator has lost it: QEMU has ended by itself, the machine began anew and nobody in
+    /// it had asked for that, or its disk does not answer any more.
     pub fn lost(&mut self) -> Option<String> {
-        if self.accel == Accel::Kvm {
-            return None;
-        }
-        if !self.guest.runs() {
-            let words = std::fs::read_to_string(self.dir.join("appliance.qemu.log")).unwrap_or_default();
-            let last = words.lines().last().unwrap_or("and has said nothing");
-            return Some(format!("the emulator has ended: {last}"));
-        }
-        begins_anew(&self.guest.console.text()).then(|| "the emulated machine began anew".to_owned())
+        lost(&mut self.guest, self.is_emulated)
     }
 
-    /// Returns the guest agent, for commands with a bound of their own.
-    pub fn agent(&mut self) -> &mut Agent {
-        &mut self.agent
+    /// Writes a small file in the guest; big ones travel on a payload disk.
+    ///
+    /// # Errors
+    /// When the guest cannot write there.
+    pub fn push(&mut self, path: &str, content: &[u8]) -> Result<()> {
+        self.agent.push(path, content).map_err(|error| self.explained(error))
     }
 
     /// Puts the cable of a slot in: the guest sees the carrier come up.
@@ -216,14 +235,14 @@ impl Appliance {
         &mut self.guest.console
     }
 
-    /// Returns what can be told of an appliance that does not answer: where its processors are, and its console's end.
+    /// Returns what can be told of an appliance that does not answer: where its processors are, which interrupts they are at and
+    /// have yet to take, and its console's end.
     pub fn plight(&mut self) -> String {
-        let registers = |qmp: &mut Qmp| {
-            let line = json!({"command-line": "info registers -a"});
-            qmp.execute("human-monitor-command", line)
-                .map(|text| text.as_str().unwrap_or_default().to_owned())
+        let mut ask = |question: &str| {
+            let said = self.guest.qmp.execute("human-monitor-command", json!({"command-line": question}));
+            said.map_or_else(|error| error.to_string(), |text| text.as_str().unwrap_or_default().to_owned())
         };
-        let processors = registers(&mut self.guest.qmp).unwrap_or_else(|error| error.to_string());
+        let processors = ["info registers -a", "info lapic"].map(&mut ask).join("\n");
         let lines = processors.lines().filter(|line| TELLING.iter().any(|name| line.starts_with(name)));
         let lines: Vec<_> = lines.collect();
         format!("{}\nits console ends with:\n{}", lines.join("\n"), self.guest.console.tail())
@@ -264,6 +283,22 @@ impl Appliance {
     }
 }
 
+fn lost(guest: &mut Guest, is_emulated: bool) -> Option<String> {
+    if !is_emulated {
+        return None;
+    }
+    if !guest.runs() {
+        let words = guest.words();
+        let last = words.lines().last().unwrap_or("and has said nothing");
+        return Some(format!("the emulator has ended: {last}"));
+    }
+    let console = guest.console.text();
+    if begins_anew(&console) {
+        return Some("the emulated machine began anew".to_owned());
+    }
+    disk_is_silent(&console).map(|line| format!("the emulated disk does not answer: {line}"))
+}
+
 /// Returns what a kernel has said of its own end, if it has.
 fn kernel_stopped(console: &str) -> Option<&str> {
     console.lines().find(|line| KERNEL_STOPS.iter().any(|word| line.contains(word))).map(str::trim)
@@ -272,6 +307,15 @@ fn kernel_stopped(console: &str) -> Option<&str> {
 /// Returns whether a machine that was restored from its saved state has begun anew and not been told to.
 fn begins_anew(console: &str) -> bool {
     console.matches(FIRMWARE_BEGINS).count() > console.matches(KERNEL_RESTARTS).count()
+}
+
+/// Returns what a kernel has said of a task that waits for its disk for ever, if one does.
+fn disk_is_silent(console: &str) -> Option<&str> {
+    let waits = |line: &&str| {
+        let seconds = line.split_once(TASK_WAITS).and_then(|(_, rest)| rest.split_once(' '));
+        seconds.is_some_and(|(seconds, _)| seconds.parse().is_ok_and(|seconds: u64| seconds > DISK_SECONDS))
+    };
+    console.lines().find(waits).map(str::trim)
 }
 
 /// Returns the MAC of a slot's port: the appliance's side of the cable.
@@ -298,8 +342,8 @@ pub(crate) fn machine(lab: &Lab) -> Result<Machine> {
     let image = images::appliance(lab.cache(), lab.release())?;
     let pool = lab.path("appliance-pool.qcow2");
     blank(&pool, POOL_SIZE)?;
-    let is_small = lab.has_guests() && lab.accel() == Accel::Tcg;
-    let mut machine = Machine::new(lab, "appliance", if is_small { SIZE_WITH_GUESTS } else { SIZE });
+    let size = if lab.emulates_guests() { SIZE_WITH_GUESTS } else { SIZE };
+    let mut machine = Machine::new(lab, "appliance", size);
     machine.args(["-kernel", &image.join("vmlinuz").to_string_lossy()]);
     machine.args(["-initrd", &image.join("initrd.img").to_string_lossy()]);
     machine.args(["-append", "root=/dev/vda rw console=ttyS0 quiet mitigations=off"]);
@@ -330,13 +374,21 @@ fn disk(machine: &mut Machine, id: &str, image: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use super::{begins_anew, kernel_stopped};
+    use super::{begins_anew, disk_is_silent, kernel_stopped};
 
     #[test]
     fn what_a_kernel_says_of_its_own_end_is_found_on_its_console() {
         let said = "appliance login: root\r\n[ 9.1] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI\r\n[ 9.1] CPU: 1 PID: 7\r\n";
         assert_eq!(kernel_stopped(said), Some("[ 9.1] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI"));
         assert_eq!(kernel_stopped("[ 9.1] kvm: Unhandled WRMSR\n"), None);
+    }
+
+    #[test]
+    fn a_disk_is_silent_where_a_task_waits_for_it_for_minutes() {
+        let waits =
+            |seconds| format!("[  9.0] INFO: task dd:99 blocked for more than {seconds} seconds.\r\n");
+        assert_eq!(disk_is_silent(&waits(120)), None, "late");
+        assert_eq!(disk_is_silent(&[waits(120), waits(241)].concat()), Some(waits(241).trim()));
     }
 
     #[test]

@@ -59,10 +59,9 @@ pub fn booted(lab: &Lab) -> Result<PathBuf> {
     let made_from: Vec<&str> = made_from.iter().map(String::as_str).collect();
     // The image's folder is named by its key, and the machine's identity has that name.
     debug_assert!(made_from[0].contains(&*image.to_string_lossy()));
-    let kind = lab.release().kind(if lab.has_guests() { "booted-for-guests" } else { "booted" });
+    let kind = lab.release().kind(if lab.emulates_guests() { "booted-for-guests" } else { "booted" });
     lab.cache().artifact(&kind, &made_from, |dir| {
-        let run = Lab::with("boot", lab.cache().clone(), lab.accel())?.on(lab.release());
-        let run = if lab.has_guests() { run.with_guests() } else { run };
+        let run = lab.another("boot")?;
         let mut guest = phase::timed("appliance: first boot", || Appliance::cold(&run))?;
         guest.ok("sync")?;
         guest.save(&dir.join("memory"))?;
@@ -116,7 +115,7 @@ fn lay_out(lab: &Lab, dir: &Path, kind: &str, tar: &Path) -> Result<()> {
     guest.add_disk("made", &image, "qcow2", false)?;
     let command =
         format!("sh -x /payload/debian-disk.sh /payload/files.tar /dev/disk/by-id/virtio-made {kind}");
-    guest.agent().run_within(&command, secs(600))?.ok()?;
+    guest.run_within(&command, secs(600))?.ok()?;
     guest.quit()
 }
 

@@ -53,7 +53,7 @@ mod wait;
 mod wire;
 
 pub use accel::Accel;
-pub use agent::{Agent, Output};
+pub use agent::Output;
 pub use appliance::{Appliance, MAX_SLOT, POOL_DISK, SLOTS, port_mac};
 pub use blade::{Blade, Firmware, Spec, blade_mac};
 pub use cache::Cache;

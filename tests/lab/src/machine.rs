@@ -28,6 +28,7 @@ pub(crate) struct Machine {
 #[derive(Debug)]
 pub(crate) struct Guest {
     child: Child,
+    log: PathBuf,
     /// The control socket.
     pub(crate) qmp: Qmp,
     /// The first serial port.
@@ -101,10 +102,10 @@ impl Machine {
         let mut child = qemu.spawn_bound(&log)?;
         let opened = self.open(started);
         match opened {
-            Ok((qmp, console)) => Ok(Guest { child, qmp, console }),
+            Ok((qmp, console)) => Ok(Guest { child, log, qmp, console }),
             Err(error) => {
                 end(&mut child);
-                let words = std::fs::read_to_string(&log).unwrap_or_default();
+                let words = words(&log);
                 Err(crate::Error::new(format!("start guest '{}'", self.name), format!("{error}\n{words}")))
             }
         }
@@ -121,6 +122,11 @@ impl Guest {
     /// Returns whether QEMU still runs.
     pub(crate) fn runs(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Returns what QEMU itself has said.
+    pub(crate) fn words(&self) -> String {
+        words(&self.log)
     }
 
     /// Lets QEMU write out its disks' metadata and end.
@@ -159,6 +165,10 @@ pub(crate) fn overlay(base: &Path, image: &Path) -> Result<()> {
 /// Makes an empty disk image.
 pub(crate) fn blank(image: &Path, size: &str) -> Result<()> {
     Tool::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).arg(image).arg(size).run().map(|_| ())
+}
+
+fn words(log: &Path) -> String {
+    std::fs::read_to_string(log).unwrap_or_default()
 }
 
 fn end(child: &mut Child) {

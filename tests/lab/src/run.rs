@@ -33,6 +33,16 @@ impl Lab {
         Lab::with(name, cache, accel)
     }
 
+    /// Begins another run of the same kind.
+    ///
+    /// # Errors
+    /// When its folder cannot be made.
+    pub fn another(&self, name: &str) -> Result<Self> {
+        let mut run = Lab::with(name, self.cache.clone(), self.accel)?.on(self.release);
+        run.has_guests = self.has_guests;
+        Ok(run)
+    }
+
     /// Begins a run with a cache and an accelerator that are known already.
     pub(crate) fn with(name: &str, cache: Cache, accel: Accel) -> Result<Self> {
         static RUNS: AtomicU32 = AtomicU32::new(0);
@@ -77,9 +87,9 @@ impl Lab {
         self.accel
     }
 
-    /// Returns whether the run's appliance has guests of its own.
-    pub fn has_guests(&self) -> bool {
-        self.has_guests
+    /// Returns whether the run's appliance has guests of its own, and is itself emulated.
+    pub(crate) fn emulates_guests(&self) -> bool {
+        self.has_guests && self.accel == Accel::Tcg
     }
 
     /// Returns what the run's appliance is made of.

@@ -25,7 +25,7 @@ pub fn run() -> Result<()> {
     let payload = Payload::new().file("golden.qcow2", images::golden(&lab)?);
     let mut appliance =
         timed("appliance: restored to a working agent", || Appliance::booted(&lab, &payload))?;
-    appliance.agent().push("/run/selftest.sh", SCRIPT.as_bytes())?;
+    appliance.push("/run/selftest.sh", SCRIPT.as_bytes())?;
     timed("appliance: targets, DHCP, HTTP", || appliance.ok("sh -e /run/selftest.sh"))?;
     for (slot, firmware) in [(1, Firmware::Bios), (2, Firmware::Uefi)] {
         appliance.plug(slot)?;

@@ -102,7 +102,7 @@ impl Stage {
         let slots = slots.join(",");
         let words =
             format!("sheath setup --disk {POOL_DISK} --slots {slots} --address {ADDRESS} --yes {more}");
-        self.appliance.agent().run_within(&words, secs(240))?.ok().map(|_| ())
+        self.appliance.run_within(&words, secs(240))?.ok().map(|_| ())
     }
 
     /// Imports the golden image and publishes it, unproved: the proof has a test of its own.
@@ -111,7 +111,7 @@ impl Stage {
     /// The command's words.
     pub fn import(&mut self) -> Result<()> {
         let words = format!("sheath image import {IMAGE} /payload/golden.qcow2 --publish --unproved");
-        self.appliance.agent().run_within(&words, IMPORT_BOUND)?.ok().map(|_| ())
+        self.appliance.run_within(&words, IMPORT_BOUND)?.ok().map(|_| ())
     }
 
     /// Runs `sheath WORDS --json` and returns what it says.

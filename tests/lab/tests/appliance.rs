@@ -27,7 +27,7 @@ fn vm_a_restored_appliance_does_what_a_test_needs() {
     assert_eq!(appliance.ok("systemctl --failed --no-legend | wc -l").unwrap().trim(), "0");
 
     cables_and_nics(&mut appliance);
-    appliance.agent().push("/run/big", &[b'x'; 200_000]).unwrap();
+    appliance.push("/run/big", &[b'x'; 200_000]).unwrap();
     assert_eq!(appliance.ok("stat -c %s /run/big").unwrap().trim(), "200000");
 }
 

@@ -72,7 +72,7 @@ pub(super) fn run(program: &Path, wanted: &dyn Fn(&[&str]) -> bool, report: &mut
 
 /// Has the program do one part in the guest; returns its figures.
 pub(super) fn part(guest: &mut Appliance, words: &str) -> Result<Vec<Row>> {
-    let output = guest.agent().run_within(&format!("SHEATH_GUEST=1 /payload/figures {words}"), BOUND)?;
+    let output = guest.run_within(&format!("SHEATH_GUEST=1 /payload/figures {words}"), BOUND)?;
     output.stderr.lines().for_each(say);
     let lines = output.ok()?;
     lines.lines().map(row).collect()

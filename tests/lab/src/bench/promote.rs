@@ -41,7 +41,7 @@ pub(super) fn run(stage: &mut Stage, report: &mut Report) -> Result<()> {
 fn took(stage: &mut Stage, command: &str) -> Result<f64> {
     let timed =
         format!("begin=${{EPOCHREALTIME/./}}; {command} >&2 && echo $((${{EPOCHREALTIME/./}} - begin))");
-    let output = stage.appliance.agent().run_within(&format!("bash -c '{timed}'"), secs(120))?.ok()?;
+    let output = stage.appliance.run_within(&format!("bash -c '{timed}'"), secs(120))?.ok()?;
     let micros: f64 = output.trim().parse().attempt(|| format!("read how long '{command}' took"))?;
     Ok(micros / 1000.0)
 }
