@@ -71,7 +71,7 @@ mod workshop;
 
 use std::path::Path;
 
-use sheath_lab::{Appliance, Lab, Output, Payload, Release, Stage, phase::say, secs, until};
+use sheath_lab::{Appliance, Lab, Output, Payload, Release, Result, Stage, again, phase::say, secs, until};
 
 /// Makes the guest what the tests expect: modules, folders, the product's own program for the import's sandbox.
 const PREPARE: &str = "mkdir -p /etc/target/pr /etc/target/alua \
@@ -150,6 +150,10 @@ fn the_package_comes_up_on_debian_12() {
     if std::env::var_os("SHEATH_DEB").is_none() {
         return say("skipped: SHEATH_DEB names no package (make does)");
     }
+    again::twice("the package on Debian 12", comes_up);
+}
+
+fn comes_up() {
     let mut stage = Stage::empty(Lab::new("bookworm").unwrap().on(Release::Bookworm)).unwrap();
     stage.install().unwrap();
     stage.set_up("").unwrap();
@@ -241,20 +245,21 @@ fn takes_a_target_over(stage: &mut Stage) {
     assert!(!left.contains("byhand") && left.contains("b-5254005aff02"), "{left}");
 }
 
-/// Runs the tests that `which` chooses in an appliance of this run and shows what they say. Where the emulator loses the
-/// appliance, they are begun again in another one; twice in a row is no chance.
+/// Runs the tests that `which` chooses in an appliance of this run and shows what they say. Where that is lost, they are begun again
+/// in another one.
 fn run_on(lab: Lab, which: &str) {
     // Whoever names tests wants them on the kernel that he names, too.
     let which = std::env::var("SHEATH_TESTS").unwrap_or_else(|_| which.to_owned());
-    let Err(lost) = pass_in(&lab, &which) else { return };
-    say(&format!("LOST, and begun again with another appliance: {lost}"));
-    let again = lab.another("kernel-again").unwrap();
-    drop(lab);
-    pass_in(&again, &which).unwrap_or_else(|lost| panic!("lost again: {lost}"));
+    let Err(error) = pass_in(&lab, &which) else { return };
+    again::tell(&format!("Linux {}: {error}", lab.release().kernel()));
+    pass_in(&lab.another("kernel-again").unwrap(), &which).unwrap();
 }
 
-/// Does that in one appliance. An error says how the emulator has lost it.
-fn pass_in(lab: &Lab, which: &str) -> Result<(), String> {
+/// Does that in one appliance.
+///
+/// # Errors
+/// What became of the appliance. A test that fails is none: it is tried once more there, and then a panic.
+fn pass_in(lab: &Lab, which: &str) -> Result<()> {
     let release = lab.release();
     let mut payload = Payload::new()
         .file("kernel", std::env::current_exe().unwrap())
@@ -262,23 +267,21 @@ fn pass_in(lab: &Lab, which: &str) -> Result<(), String> {
     for program in UNPACKERS.map(Path::new).into_iter().filter(|program| program.exists()) {
         payload = payload.file(program.file_name().unwrap().to_str().unwrap(), program);
     }
-    let mut appliance = Appliance::booted(lab, &payload).unwrap();
-    let version = appliance.ok("uname -r").unwrap();
+    let mut appliance = Appliance::booted(lab, &payload)?;
+    let version = appliance.ok("uname -r")?;
     assert!(version.starts_with(&format!("{}.", release.kernel())), "this kernel is {version}");
-    if !runs_here(&mut appliance) {
+    if !runs_here(&mut appliance)? {
         say(&format!("skipped on Linux {}: built for a newer C library than its Debian has", version.trim()));
         return Ok(());
     }
-    appliance.ok(PREPARE).unwrap();
-    appliance.ok(ADD_UNPACKERS).unwrap();
+    appliance.ok(PREPARE)?;
+    appliance.ok(ADD_UNPACKERS)?;
     say(&format!("Linux {}", version.trim()));
     let output = run_tests(&mut appliance, which)?;
     say(&format!("the slowest of them: {}", slowest(&output.stdout).join(", ")));
     let failed = failed(&output.stdout);
     if output.code != 0 && (1..=FEW).contains(&failed.len()) {
-        // Emulated, a machine that others use too is late for a bound now and then, and loses a guest's guest. Twice in a row is
-        // no chance.
-        say(&format!("FAILED ONCE on Linux {}, and tried again: {}", version.trim(), failed.join(", ")));
+        again::tell(&format!("Linux {}: {}", version.trim(), failed.join(", ")));
         let again = run_tests(&mut appliance, &format!("--exact {}", failed.join(" ")))?;
         assert_eq!(again.code, 0, "tests failed in the guest, and once more: {}", failed.join(", "));
         return Ok(());
@@ -288,21 +291,14 @@ fn pass_in(lab: &Lab, which: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs the tests that these words choose, and shows what they say. An error says how the emulator has lost the appliance.
-fn run_tests(appliance: &mut Appliance, which: &str) -> Result<Output, String> {
+/// Runs the tests that these words choose, and shows what they say.
+fn run_tests(appliance: &mut Appliance, which: &str) -> Result<Output> {
     let tests = format!(
         "SHEATH_GUEST=1 SHEATH_TEST_DISK=/dev/vdb /payload/kernel --ignored --test-threads=1 {which} 2>&1"
     );
     // On the console, too: what a guest said is then known even where it never comes to its end.
     let command = format!("bash -o pipefail -c '{tests} | {CLOCK} | tee /dev/ttyS0'");
-    let output = match appliance.run_within(&command, BOUND) {
-        Ok(output) => output,
-        Err(error) => {
-            let lost = appliance.lost().unwrap_or_else(|| panic!("{error}\n{}", appliance.plight()));
-            say(&error.to_string());
-            return Err(lost);
-        }
-    };
+    let output = appliance.run_within(&command, BOUND)?;
     say(&output.stdout);
     Ok(output)
 }
@@ -335,11 +331,11 @@ fn slowest(said: &str) -> Vec<String> {
 }
 
 /// Returns whether this program starts there: one that was built on a newer Debian may not.
-fn runs_here(appliance: &mut Appliance) -> bool {
-    let tried = appliance.run("/payload/kernel --list").unwrap();
+fn runs_here(appliance: &mut Appliance) -> Result<bool> {
+    let tried = appliance.run("/payload/kernel --list")?;
     let foreign = tried.stderr.contains("GLIBC_");
     assert!(foreign || tried.code == 0, "{}", tried.stderr);
-    !foreign
+    Ok(!foreign)
 }
 
 #[test]

@@ -152,15 +152,13 @@ impl Appliance {
         Err(Error::new(format!("run '{command}' in the appliance"), cause))
     }
 
-    /// Adds what became of the guest, if it is known: an agent that is silent has no words.
+    /// Adds what became of the guest: an agent that is silent has no words.
     fn explained(&mut self, error: Error) -> Error {
-        if let Some(lost) = self.lost() {
-            return Error::new(lost, format!("{error}\n{}", self.plight()));
-        }
-        match kernel_stopped(&self.guest.console.text()) {
-            Some(line) => Error::new("the guest's kernel has stopped", format!("{line}; {error}")),
-            None => error,
-        }
+        let console = self.guest.console.text();
+        let stopped = kernel_stopped(&console).map(|line| format!("the guest's kernel has stopped: {line}"));
+        let why = self.lost().or(stopped);
+        let why = why.unwrap_or_else(|| "have something done in the appliance".to_owned());
+        Error::new(why, format!("{error}\n{}", self.plight()))
     }
 
     /// Returns what became of it, where its emulator has lost it: QEMU has ended by itself, the machine began anew and nobody in
@@ -174,7 +172,7 @@ impl Appliance {
     /// # Errors
     /// When the guest cannot write there.
     pub fn push(&mut self, path: &str, content: &[u8]) -> Result<()> {
-        self.agent.push(path, content).map_err(|error| self.explained(error))
+        self.agent.push(path, content)
     }
 
     /// Puts the cable of a slot in: the guest sees the carrier come up.
@@ -237,7 +235,7 @@ impl Appliance {
 
     /// Returns what can be told of an appliance that does not answer: where its processors are, which interrupts they are at and
     /// have yet to take, and its console's end.
-    pub fn plight(&mut self) -> String {
+    fn plight(&mut self) -> String {
         let mut ask = |question: &str| {
             let said = self.guest.qmp.execute("human-monitor-command", json!({"command-line": question}));
             said.map_or_else(|error| error.to_string(), |text| text.as_str().unwrap_or_default().to_owned())

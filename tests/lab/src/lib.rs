@@ -29,6 +29,7 @@
 //! The lab does not link the product: it stands where a person with a chassis stands.
 
 mod accel;
+pub mod again;
 mod agent;
 mod ansi;
 mod appliance;
