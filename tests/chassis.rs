@@ -56,7 +56,6 @@ const PROMISES: &[Promise] = &[
     ("set-up refuses a disk that holds something, naming it", setup_refuses_a_used_disk),
     ("set-up makes a working appliance, and finds nothing to do when run again", sets_up),
     ("an image is imported, and not published unproved unless that is said", imports),
-    ("it boots up to its login prompt in a guest of the appliance, and is published as proved", proves),
     ("a capture is ordered, and waits for its donor while others work", captured::is_ordered),
     ("a blade is known, with slot and MAC, within a second of its first frame", sees_a_blade),
     ("a BIOS blade is prompted, installed, restarted, and boots its own disk", boots_bios),
@@ -98,11 +97,12 @@ const PROMISES: &[Promise] = &[
     ("a slot's port that is plugged in later becomes a port of the chassis", takes_a_hot_plugged_port),
     ("a faulty configuration is refused as a whole, and the old one stays", refuses_a_faulty_configuration),
     ("a released disk is gone, with its target and its volume", releases),
+    ("an imported image boots in a guest of the appliance, and is published as proved", proves),
 ];
 
 /// So many of them are proved on any machine: up to a blade that has booted its own disk. What of the others has not begun when time
 /// is over is left out, and named.
-const ALWAYS: usize = 8;
+const ALWAYS: usize = 7;
 
 #[test]
 fn chassis() {
@@ -215,24 +215,15 @@ fn imports(story: &mut Story) {
     story.as_written("sheath image import debian13 /srv/debian13.qcow2").ok().unwrap();
     let refused = story.stage.appliance.run("sheath image publish debian13").unwrap();
     assert!(refused.code == 7 && refused.stderr.contains("--unproved"), "{refused:?}");
-    let refused = story.stage.appliance.run("sheath image import broken /etc/hostname").unwrap();
-    assert_ne!(refused.code, 0, "a text file was taken for an image");
-    assert_eq!(story.run("lvs --noheadings -o lv_name sheath | grep -c broken || true").trim(), "0");
-}
-
-/// The end of the README's first story: what blades are given has been seen to boot.
-fn proves(story: &mut Story) {
-    story.as_written_beside("proof", PROVE);
-    if let Some(told) = story.proved("proof", PROVE, IMAGE) {
-        assert!(told.contains("boots by BIOS"), "{told}");
-        story.as_written("sheath image publish debian13").ok().unwrap();
-    } else {
-        story.run("sheath image publish debian13 --unproved");
-    }
+    // It takes minutes in a guest of a guest: at the end of the story, when nobody else is on.
+    story.run("sheath image publish debian13 --unproved");
     until("the image to be published", secs(30), || {
         story.image("debian13@1").filter(|image| image["published"] == true)
     })
     .unwrap();
+    let refused = story.stage.appliance.run("sheath image import broken /etc/hostname").unwrap();
+    assert_ne!(refused.code, 0, "a text file was taken for an image");
+    assert_eq!(story.run("lvs --noheadings -o lv_name sheath | grep -c broken || true").trim(), "0");
 }
 
 fn sees_a_blade(story: &mut Story) {
@@ -484,4 +475,15 @@ fn releases(story: &mut Story) {
     .unwrap();
     let targets = story.run("ls /sys/kernel/config/target/iscsi");
     assert!(!targets.contains(&blade_mac(2).replace(':', "")), "{targets}");
+}
+
+/// The end of the README's first story: a file.
+fn proves(story: &mut Story) {
+    (story.bios, story.uefi, story.twins) = (None, None, vec![]);
+    story.run("sheath image unpublish debian13");
+    story.as_written_beside("proof", PROVE);
+    let Some(told) = story.proved("proof", PROVE, IMAGE) else { return };
+    assert!(told.contains("boots by BIOS"), "{told}");
+    let published = story.as_written("sheath image publish debian13").ok().unwrap();
+    assert_eq!(published.trim(), "image 'debian13@1' is published", "and not as unproved");
 }

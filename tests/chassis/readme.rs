@@ -15,7 +15,7 @@ const WORK_BOUND: Duration = secs(900);
 
 /// A whole Debian is sealed and started in a guest of a guest: ten minutes where other guests share the cores, and twice as long on a
 /// slow machine.
-const PROOF_BOUND: Duration = secs(1500);
+const PROOF_BOUND: Duration = secs(1200);
 
 const README: &str = include_str!("../../README.md");
 
