@@ -6,6 +6,7 @@ use std::path::Path;
 use super::{
     Cancel, Logs,
     workshop::{
+        ONCE_MORE, TRIES,
         netboot::{Netboot, Seen},
         place::end_of,
     },
@@ -17,8 +18,6 @@ use crate::{
     plan::Step,
 };
 
-/// How often a guest is started that falls silent: a machine that is itself emulated loses one now and then.
-const STARTS: usize = 3;
 /// How much of a console's end an error shows.
 const SHOWN: usize = 400;
 
@@ -99,7 +98,7 @@ impl Trial {
 
 /// Starts the guest, and once more where it has fallen silent.
 fn boot(phase: &mut dyn FnMut(&str), start: impl Fn() -> Result<Seen>) -> Result<Seen> {
-    let mut left = STARTS;
+    let mut left = TRIES;
     loop {
         left -= 1;
         phase("booting over the network");
@@ -107,7 +106,7 @@ fn boot(phase: &mut dyn FnMut(&str), start: impl Fn() -> Result<Seen>) -> Result
         if !seen.silent || left == 0 {
             return Ok(seen);
         }
-        phase("no word of the guest, once more");
+        phase(ONCE_MORE);
     }
 }
 
@@ -125,7 +124,7 @@ mod tests {
             end: silent.then(|| Error::new(Kind::Timeout, "silent")),
             silent,
         };
-        for (silences, starts, well) in [(0, 1, true), (2, 3, true), (5, STARTS, false)] {
+        for (silences, starts, well) in [(0, 1, true), (2, 3, true), (5, TRIES, false)] {
             let (mut phases, begun) = (vec![], Cell::new(0));
             let ended = boot(&mut |phase| phases.push(phase.to_owned()), || {
                 begun.set(begun.get() + 1);

@@ -11,7 +11,7 @@ use super::{
     check,
     facts::Facts,
     workshop::{
-        Flavour, Workshop,
+        Flavour, ONCE_MORE, TRIES, Workshop,
         guest::{Ended, Guest},
     },
 };
@@ -25,10 +25,6 @@ use crate::{
     model::{Change, Checkup, ImageId, Sealing, Tag, VolumeId},
     plan::admit,
 };
-
-/// How often a guest is started that falls silent or is lost without a word: one in ten was seen to hang on KVM without
-/// nested page tables, in an appliance that is emulated itself.
-const TRIES: u32 = 3;
 
 /// What is to be worked on.
 #[derive(Debug, Clone)]
@@ -102,7 +98,7 @@ impl Work {
                     return then(&clone, told);
                 }
                 Ended::Silent(error) if left == 0 => return Err(error),
-                Ended::Silent(_) => phase("no word of the guest, once more"),
+                Ended::Silent(_) => phase(ONCE_MORE),
             }
             // Whatever it was at is gone with its clone, or there is no other one.
             drop(clone);

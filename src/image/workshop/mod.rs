@@ -16,3 +16,9 @@ pub(super) mod place;
 mod qemu;
 
 pub use build::{BUILD, Flavour, Workshop, fill};
+
+/// How often a guest is started that falls silent, or is lost without a word: an appliance that is emulated itself loses one now
+/// and then.
+pub(super) const TRIES: usize = 3;
+/// What is told between two of them.
+pub(super) const ONCE_MORE: &str = "no word of the guest, once more";
