@@ -215,7 +215,7 @@ fn imports(story: &mut Story) {
     story.as_written("sheath image import debian13 /srv/debian13.qcow2").ok().unwrap();
     let refused = story.stage.appliance.run("sheath image publish debian13").unwrap();
     assert!(refused.code == 7 && refused.stderr.contains("--unproved"), "{refused:?}");
-    // It takes minutes in a guest of a guest: at the end of the story, when nobody else is on.
+    // A whole proof takes minutes in a guest of a guest: it comes at the story's end, when nobody else is on.
     story.run("sheath image publish debian13 --unproved");
     until("the image to be published", secs(30), || {
         story.image("debian13@1").filter(|image| image["published"] == true)

@@ -45,7 +45,7 @@ const PROBING: Duration = Duration::from_secs(660);
 /// Longest time for a conversion: some TiB onto slow disks.
 pub(super) const CONVERTING: Duration = Duration::from_secs(24 * 3600);
 /// systemd's exit status for a unit whose mounts cannot be made (systemd.exec(5), `EXIT_NAMESPACE`).
-const NAMESPACE: u8 = 226;
+const NAMESPACE: i32 = 226;
 /// Where systemd keeps what it was told of a transient unit, for as long as it knows the unit.
 const TRANSIENT: &str = "/run/systemd/transient";
 /// Time for systemd to set a unit up and to take it down, beyond what the program has.
@@ -251,11 +251,11 @@ impl Sandbox {
             return Error::new(error.kind(), format!("unit '{unit}' did not start or did not end"));
         };
         let (status, words) = end.split_once(": ").unwrap_or((end, ""));
-        let refused = status.parse().ok().filter(|_| self.own).and_then(|status| refusal(status, words));
-        let words = plain(words);
-        refused.unwrap_or_else(|| match status.parse() {
-            Ok(NAMESPACE) => Error::new(Kind::Missing, format!("unit '{unit}': its files are not there")),
-            _ => Error::new(Kind::Failed, format!("unit '{unit}': exit status {status}: {words}")),
+        let code = status.parse().ok();
+        let refused = code.filter(|_| self.own).and_then(|code| refusal(code, words));
+        refused.unwrap_or_else(|| match code {
+            Some(NAMESPACE) => Error::new(Kind::Missing, format!("unit '{unit}': its files are not there")),
+            _ => Error::new(Kind::Failed, format!("unit '{unit}': exit status {status}: {}", plain(words))),
         })
     }
 
